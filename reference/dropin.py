@@ -1,0 +1,77 @@
+"""Finds the package `nki`: the official one where it is installed, else the drop-in in `reference/nki`.
+
+Kernels say `import nki`, and the same file must run on a laptop, in CI and on a device. So the
+drop-in answers to the official name instead of asking kernels for another import.
+
+A distribution called `nki` may be present without being the real thing: a placeholder release
+holds a package without instructions. What makes `nki` real here is a module or package `nki.isa`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PACKAGE = "nki"
+#: The module without which a package named `nki` is only a placeholder.
+PROOF = "nki.isa"
+HOME = Path(__file__).parent / "nki"
+
+
+class DropIn:
+    """Meta-path finder for the one top-level name `nki`; its submodules follow from its `__path__`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of the drop-in, or None (the next finder is asked) where it has to step aside."""
+        if fullname != PACKAGE or official_spec() is not None:
+            return None
+        return _dropin_spec()
+
+
+def install() -> None:
+    """Puts the finder first on `sys.meta_path`; a second call changes nothing.
+
+    First, because a placeholder found by a later finder would otherwise win.
+    """
+    if not any(isinstance(finder, DropIn) for finder in sys.meta_path):
+        sys.meta_path.insert(0, DropIn())
+
+
+def official_spec() -> ModuleSpec | None:
+    """The spec of an installed official `nki`, or None where there is none or only a placeholder.
+
+    Every other finder is asked, not only the path finder: editable installs bring finders of
+    their own.
+    """
+    for finder in sys.meta_path:
+        if isinstance(finder, DropIn) or not hasattr(finder, "find_spec"):
+            continue
+        spec = finder.find_spec(PACKAGE, None)
+        if spec is not None:
+            return spec if _has_instructions(spec) else None
+    return None
+
+
+def _has_instructions(spec: ModuleSpec) -> bool:
+    locations = list(spec.submodule_search_locations or ())
+    proof = PathFinder.find_spec(PROOF, locations)
+    # A bare directory `isa` is found as a namespace without origin: no instructions in there.
+    return proof is not None and proof.origin is not None
+
+
+def _dropin_spec() -> ModuleSpec | None:
+    # Imported late: importlib.util is not needed at the start of an interpreter that never asks for nki.
+    from importlib.util import spec_from_file_location
+
+    source = HOME / "__init__.py"
+    if not source.is_file():
+        return None
+    return spec_from_file_location(PACKAGE, source, submodule_search_locations=[str(HOME)])
