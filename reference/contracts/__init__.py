@@ -1,0 +1,1 @@
+"""One module per kernel: its contract as data."""
