@@ -1,4 +1,4 @@
-"""What a single number does: formats, casts, elementary functions, sums, block formats, metrics, the profile."""
+"""What a single number does: formats, casts, functions, sums, block formats, metrics, the profile."""
 
 from reference.numerics.profile import (
     CHAIN,

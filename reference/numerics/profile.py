@@ -2,8 +2,8 @@
 
 One `Question` row per open question; one field of `NumericsProfile` per part of a question. Models and the
 machine read the same profile, so an answer from a probe on a device changes data and never code. A candidate
-that is listed can be played: some module computes differently when it is chosen. Candidates that are known but
-not modelled stand in `Question.unmodelled`, in words.
+that is listed can be played: some module computes differently when it is chosen. Candidates that are known
+but not modelled stand in `Question.unmodelled`, in words.
 
 Nothing here computes; this module imports no NumPy.
 """
@@ -15,9 +15,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any, Union
+from typing import Any
 
-Value = Union[str, bool]
+Value = str | bool
 
 KERNELS = ("qkv", "attention_tkg", "attention_segmented_cte", "output_projection_tkg", "attention_block_tkg")
 GENERATIONS = ("gen2", "gen3", "gen4")
@@ -35,7 +35,7 @@ class Part:
     field: str
     candidates: Mapping[Value, str]
     default: Value
-    #: Candidates that differ by accumulation noise only; grade B plays these. Empty: left out of the envelope.
+    #: Candidates that differ by accumulation noise only, which grade B plays. Empty: not in the envelope.
     envelope: tuple[Value, ...] = ()
 
 
@@ -103,6 +103,8 @@ _PRECAST: dict[Value, str] = {
     False: "the register accumulates the value after the cast to the destination",
 }
 
+# The table is laid out by hand: one question, one block.
+# fmt: off
 _ROWS = (
     Question(
         "U1", "In which order does one matmul instruction add its products over K?",
@@ -115,7 +117,7 @@ _ROWS = (
             "fdpa24": "fused: products cut to 24 fraction bits below the largest, summed, rounded once",
             "fdpa28": "fused: products cut to 28 fraction bits below the largest, summed, rounded once",
         }, ("exact", "chain", "chain_rev", "seg32", "tree", "fdpa24", "fdpa28")),),
-        "open", "not documented; default is order-neutral and closest to all candidates (facts 3.3)", ("tensor",),
+        "open", "not documented; default order-neutral, nearest to all candidates (facts 3.3)", ("tensor",),
     ),
     Question(
         "U2", "How wide is the accumulator of the array and how does it round?",
@@ -124,7 +126,7 @@ _ROWS = (
             "rz": "every addition rounds to fp32, towards zero",
             "wide28": "every addition rounds to 28 significant bits, to nearest even; fp32 once at the end",
         }, ("rne", "rz", "wide28")),),
-        "inferred", "'accumulation precision is fp32' (ISA:587, A2:103-105); rounding not stated", ("tensor",),
+        "inferred", "accumulation precision is fp32 (ISA:587, A2:103-105); rounding not stated", ("tensor",),
         unmodelled=("floor (towards -inf)",),
     ),
     Question(
@@ -190,13 +192,13 @@ _ROWS = (
             "two_steps": "two terms one after the other: row p slot 0, row p slot 1, row p+1 slot 0 ...",
             "halves": "all rows of slot 0, then all rows of slot 1",
         }, ("exact_pair", "rounded_pair", "two_steps", "halves")),),
-        "inferred", "'two fp8 products and their addition per cycle' (A3:80)", ("tensor",), kernels=_QUANTISED,
+        "inferred", "two fp8 products and their addition per cycle (A3:80)", ("tensor",), kernels=_QUANTISED,
     ),
     Question(
         "U8", "How does the MX matmul apply scales and add (gen4)?",
         (_part("mx_dot", {
-            "dequant_exact": "operands scaled first, exact sum of all products of the instruction, rounded once",
-            "dequant_order": "operands scaled first, then summed in the order of matmul_order (x4 sums exact)",
+            "dequant_exact": "operands scaled first, exact sum of all products, rounded once",
+            "dequant_order": "operands scaled first, the 4 products of a PE exact, then as matmul_order",
             "fused20": "scale exponents join the products, cut to 20 fraction bits below the largest, summed",
             "fused24": "scale exponents join the products, cut to 24 fraction bits below the largest, summed",
             "group_dot": "dot of each group of 32 rounded to fp32, scaled, then summed like matmul_order",
@@ -209,7 +211,7 @@ _ROWS = (
             "nan": "scale byte 0xFF is NaN",
             "pow128": "scale byte 0xFF is 2^128",
         })),
-        "open", "public golden dequantises first (MXC:112-183); one device print hints at 20 bits (facts 3.8)",
+        "open", "public golden dequantises first (MXC:112-183); one print hints at 20 bits (facts 3.8)",
         ("tensor",), kernels=_QUANTISED,
     ),
     Question(
@@ -241,7 +243,7 @@ _ROWS = (
             "exact": "exact: 22 bits at most, fits fp32",
             "bf16": "every product is rounded to bf16 first",
         }),),
-        "inferred", "fp32 by passes over one array needs exact products; trnfft 0.19.0 reports otherwise (facts U12)",
+        "inferred", "fp32 by passes over one array needs exact products; one report differs (facts U12)",
         ("tensor",), unmodelled=("other widths",),
     ),
     Question(
@@ -315,7 +317,7 @@ _ROWS = (
             "fp32": "fp32, cast on output only",
             "rounded": "the stored value is read back",
         }),),
-        "inferred", "engine states fp32 maths with a cast at the output (ISA:1997-2049)", ("vector",), kernels=(),
+        "inferred", "fp32 maths with a cast at the output (ISA:1997-2049)", ("vector",), kernels=(),
     ),
     Question(
         "V9", "How does stochastic rounding draw its bits?",
@@ -329,7 +331,7 @@ _ROWS = (
     Question(
         "V10", "How accurate is the exponential of the gen4 vector engine?",
         (_part("exponential_gen4", _ACCURACY, _ACCURACY),),
-        "open", "computed in fp32 (ISA:2283-2385); default is exp of fp32(src - max), rounded once", ("vector",),
+        "open", "in fp32 (ISA:2283-2385); default is exp of fp32(src - max), rounded once", ("vector",),
         kernels=_ATTENTION, unmodelled=("the table of the scalar engine",),
     ),
     Question(
@@ -365,7 +367,7 @@ _ROWS = (
         "S4", "How does activation fill its reduction registers?",
         (_part("act_reduce_order", _SUM_ORDERS, _SUM_ORDERS),
          _part("act_reduce_precast", _PRECAST)),
-        "inferred", "works on post-activation values in 32-bit registers (ISA:1474-1497); order not documented",
+        "inferred", "post-activation values in 32-bit registers (ISA:1474-1497); order not documented",
         ("scalar",),
     ),
     Question(
@@ -382,7 +384,7 @@ _ROWS = (
             "cubic": "the cubic Taylor polynomial about the nearer end, continued",
             "math": "the mathematical sine",
         }),),
-        "inferred", "sin(9.0) = 27.65 is a cubic about pi (SH:205-219)", ("scalar",), kernels=("attention_tkg",),
+        "inferred", "sin(9.0) = 27.65: cubic about pi (SH:205-219)", ("scalar",), kernels=("attention_tkg",),
     ),
     Question(
         "G1", "How do GpSimd integers overflow, and in which order does it add across partitions?",
@@ -438,6 +440,7 @@ _ROWS = (
         kernels=_QUANTISED, unmodelled=("stochastic rounding",),
     ),
 )
+# fmt: on
 
 QUESTIONS: Mapping[str, Question] = MappingProxyType({row.id: row for row in _ROWS})
 #: Profile field -> its part, over all questions.
@@ -460,8 +463,8 @@ def _text(name: str) -> Any:
 class NumericsProfile:
     """One answer to every open question, for one chip generation and NKI version.
 
-    Fields carry the names of `PARTS`; `QUESTIONS` says what each candidate means. A value that is no candidate
-    raises ValueError naming the field, the value and the candidates.
+    Fields carry the names of `PARTS`; `QUESTIONS` says what each candidate means. A value that is no
+    candidate raises ValueError naming the field, the value and the candidates.
     """
 
     #: gen2 (trn1, inf2), gen3 (trn2) or gen4 (trn3).
@@ -529,7 +532,7 @@ class NumericsProfile:
 
     @property
     def mx_scale_bias(self) -> int:
-        """1 for the quantize_mx scale rule of NKI 0.5.0 and later, 0 for the OCP sample rule before (facts 4)."""
+        """1 for the quantize_mx scale rule since NKI 0.5.0, 0 for the OCP sample rule before (facts 4)."""
         return 1 if self.nki >= (0, 5) else 0
 
     def replace(self, **changes: Any) -> NumericsProfile:
@@ -538,7 +541,7 @@ class NumericsProfile:
         return replace(self, **changes)
 
     def status(self, identifier: str) -> str:
-        """Status of the answer to question `identifier`: 'measured' when this profile carries evidence for it."""
+        """Status of the answer to question `identifier`: 'measured' when this profile has evidence."""
         measured = dict(self.evidence)
         return "measured" if identifier in measured else QUESTIONS[identifier].status
 
@@ -551,7 +554,7 @@ class NumericsProfile:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> NumericsProfile:
-        """The profile of a (partial) dictionary; absent fields take the default, unknown ones raise ValueError."""
+        """The profile of a dictionary; absent fields take the default, unknown ones raise ValueError."""
         _check_names(plain)
         changes = dict(plain)
         if "nki" in changes:
@@ -562,7 +565,8 @@ class NumericsProfile:
 
     def changed(self) -> dict[str, Value]:
         """Fields whose choice differs from the default, in the order of the questions."""
-        return {name: getattr(self, name) for name, part in PARTS.items() if getattr(self, name) != part.default}
+        chosen = {name: getattr(self, name) for name in PARTS}
+        return {name: value for name, value in chosen.items() if value != PARTS[name].default}
 
     def digest(self) -> str:
         """12 hexadecimal digits that depend on every number-giving field and on nothing else."""
@@ -580,15 +584,17 @@ def _check_choice(name: str, value: Any, candidates: Iterable[Any]) -> None:
 
 
 def _check_version(version: Any) -> None:
-    if not (isinstance(version, tuple) and version and all(type(part) is int and part >= 0 for part in version)):
-        raise ValueError(f"profile field 'nki': {version!r} is no version; give a tuple of integers like (0, 6, 0)")
+    whole = isinstance(version, tuple) and all(type(part) is int and part >= 0 for part in version)
+    if not whole or not version:
+        raise ValueError(f"profile field 'nki': {version!r} is no version; give integers like (0, 6, 0)")
 
 
 def _check_names(names: Iterable[str]) -> None:
     known = [item.name for item in fields(NumericsProfile)]
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise ValueError(f"profile has no field {', '.join(map(repr, unknown))}; fields are {', '.join(known)}")
+        named = ", ".join(map(repr, unknown))
+        raise ValueError(f"profile has no field {named}; fields are {', '.join(known)}")
 
 
 #: The answers the goldens are computed with: order-neutral sums, correctly rounded functions.
@@ -610,8 +616,8 @@ def variants(
 ) -> Iterator[tuple[str, NumericsProfile]]:
     """Profiles that answer one open question differently from `base`, for the envelope of grade B.
 
-    Yields ("field=value", profile). Questions outside the noise class are played only when their id or field is
-    in `include` (U12 is such a question); an id or field that no question has raises ValueError.
+    Yields ("field=value", profile). Questions outside the noise class are played only when their id or field
+    is in `include` (U12 is such a question); an id or field that no question has raises ValueError.
     """
     wanted = set(include)
     for name in wanted:
