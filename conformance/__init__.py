@@ -1,0 +1,1 @@
+"""Conformance: cases, lanes, grades, backends and fuzzing of every kernel."""

@@ -1,0 +1,1 @@
+"""One module per kernel, each exposing SUBJECT; found by conformance.registry."""
