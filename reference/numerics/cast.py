@@ -188,6 +188,8 @@ def _by_table(x: Array, fmt: Format) -> Array:
 def _codes(fmt: Format, saturate: bool) -> Array:
     """Code of `fmt` for each of the 65,536 bfloat16 patterns; every NaN has the same code."""
     values = np.arange(65536, dtype=np.uint16).view(_BFLOAT16).astype(np.float32)
+    if not fmt.signed:
+        return _e8m0_codes(values)
     is_nan = np.isnan(values)
     with np.errstate(over="ignore", invalid="ignore"):
         codes = np.where(is_nan, np.float32(np.nan), values).astype(fmt.storage).view(np.uint8)
@@ -197,6 +199,16 @@ def _codes(fmt: Format, saturate: bool) -> Array:
     if not fmt.has_nan:
         codes[is_nan] = 1 << (fmt.bits - 1)
     return codes
+
+
+def _e8m0_codes(values: Array) -> Array:
+    """Number of midpoints 1.5 * 2^k at or below the value.
+
+    Not by ml_dtypes: version 0.6 takes values just below 1.5 * 2^-127 up to 2^-126.
+    """
+    midpoints = np.ldexp(1.5, np.arange(255) - 127)
+    codes = np.searchsorted(midpoints, values.astype(np.float64), side="right")
+    return np.where(values > 0, codes, 0xFF).astype(np.uint8)
 
 
 def _to_byte(x: Array, target: Format, profile: NumericsProfile) -> Array:
