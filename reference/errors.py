@@ -9,7 +9,7 @@ class KernelArgumentError(ValueError, AssertionError):
     """Arguments that a kernel's contract refuses; raised before anything is written.
 
     Both a ValueError and an AssertionError, since the public documents name both. The message is one line:
-    kernel, argument, the condition that does not hold with the id of its rule, the value received, the remedy.
+    kernel, argument, the violated condition with the id of its rule, the value received, the remedy.
     The parts are also attributes, so that a test can tell one refusal from another without parsing prose.
     """
 
