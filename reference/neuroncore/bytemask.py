@@ -1,0 +1,111 @@
+"""One truth value per byte of a storage, cheap while it is uniform.
+
+The shadow of a tensor ("was this byte ever written"), the record of what a matmul wrote, and the bytes lost to an
+overlapping tensor are all such masks. Nearly every tensor is written whole by its first instruction, so a mask is
+`EMPTY` or `FULL` without any array until a partial write forces one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+_BOOL = np.dtype(np.bool_)
+
+
+class ByteMask:
+    """Truth per byte of a storage of `parts` rows of `row_bytes`, addressed by tensor views."""
+
+    __slots__ = ("parts", "row_bytes", "_bits", "_uniform", "_credit")
+
+    def __init__(self, parts: int, row_bytes: int, value: bool = False) -> None:
+        self.parts = parts
+        self.row_bytes = row_bytes
+        self._bits: NDArray[np.bool_] | None = None
+        self._uniform = value
+        # Bytes set since the last full count: only when it reaches the size can the mask have become full.
+        self._credit = 0
+
+    @property
+    def full(self) -> bool:
+        """True when every byte is known to be set."""
+        return self._bits is None and self._uniform
+
+    @property
+    def empty(self) -> bool:
+        """True when no byte is set (a mask that was partly set and cleared again may say False)."""
+        return self._bits is None and not self._uniform
+
+    def view(self, tensor: Tensor) -> NDArray[np.bool_]:
+        """The bytes of `tensor` as a bool array (shape of the tensor, last axis times its bytes)."""
+        bits = self._materialise()
+        shape, strides, offset = tensor.byte_geometry(self.row_bytes)
+        return np.ndarray(shape, _BOOL, bits.data, offset, strides)
+
+    def set(self, tensor: Tensor, value: bool = True) -> None:
+        """Set the bytes that `tensor` covers."""
+        if self._bits is None and self._uniform == value:
+            return
+        if tensor.covers_storage:
+            self._bits, self._uniform, self._credit = None, value, 0
+            return
+        self.view(tensor)[...] = value
+        if value:
+            self._credit += tensor.nbytes
+            self._collapse()
+
+    def all(self, tensor: Tensor) -> bool:
+        """Whether every byte that `tensor` covers is set."""
+        if self._bits is None:
+            return self._uniform
+        return bool(self.view(tensor).all())
+
+    def any(self, tensor: Tensor) -> bool:
+        """Whether at least one byte that `tensor` covers is set."""
+        if self._bits is None:
+            return self._uniform
+        return bool(self.view(tensor).any())
+
+    def elements(self, tensor: Tensor) -> NDArray[np.bool_]:
+        """Per element of `tensor`: whether its first byte is set."""
+        if self._bits is None:
+            return np.broadcast_to(np.bool_(self._uniform), tensor.shape)
+        view = self.view(tensor)
+        return view.reshape(*tensor.shape, tensor.itemsize)[..., 0]
+
+    def share(self) -> float:
+        """Share of bytes that are set."""
+        if self._bits is None:
+            return 1.0 if self._uniform else 0.0
+        return float(self._bits.mean())
+
+    def rows(self) -> NDArray[np.bool_]:
+        """The whole mask as a read-only [parts, row_bytes] array."""
+        if self._bits is None:
+            return np.broadcast_to(np.bool_(self._uniform), (self.parts, self.row_bytes))
+        return self._bits.reshape(self.parts, self.row_bytes)
+
+    def merge(self, row: int, byte: int, other: NDArray[np.bool_]) -> None:
+        """Set the bytes of the rectangle at (row, byte) where `other` is set."""
+        if self._bits is None and (self._uniform or not other.any()):
+            return
+        rows = self._materialise().reshape(self.parts, self.row_bytes)
+        rows[row : row + other.shape[0], byte : byte + other.shape[1]] |= other
+
+    def _materialise(self) -> NDArray[np.bool_]:
+        if self._bits is None:
+            make: Any = np.ones if self._uniform else np.zeros
+            self._bits = make(self.parts * self.row_bytes, _BOOL)
+        return self._bits
+
+    def _collapse(self) -> None:
+        if self._bits is None or self._credit < self._bits.size:
+            return
+        self._credit = 0
+        if self._bits.all():
+            self._bits, self._uniform = None, True

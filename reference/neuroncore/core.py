@@ -1,0 +1,290 @@
+"""One core: its memories, accumulator registers, and the checked reads and writes that every instruction uses."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reference.numerics.cast import cast, to_float32
+from reference.numerics.formats import FORMATS, Format, format_of
+
+from . import memory as memories
+from .bytemask import ByteMask
+from .errors import MachineError, MachineWarning
+from .memory import Allocator, Memory, Storage
+from .region import MemoryRegion
+from .registers import VirtualRegister
+from .tensor import DType, Tensor, dtype_of, row_major
+from .trace import Instruction, Operand
+
+if TYPE_CHECKING:
+    from .launch import Launch
+
+F32 = NDArray[np.float32]
+
+
+class Core:
+    """One of the one or two cores of a launch."""
+
+    def __init__(self, launch: Launch, index: int) -> None:
+        self.launch = launch
+        self.index = index
+        self.options = launch.options
+        self.profile = launch.options.profile
+        self.generation = launch.generation
+        self.checked = launch.options.checks != "off"
+        generation = launch.generation
+        bounded = launch.options.precise_fp
+        self.sbuf = Allocator(
+            memories.sbuf(generation), generation.sbuf_usable_bytes if bounded else generation.sbuf_bytes
+        )
+        self.psum = Allocator(memories.psum(generation), generation.psum_bytes, generation.psum_bank_bytes)
+        #: Shared fp32 register per lane of the vector engine, and the one of the scalar engine. NaN until set.
+        self.vector_accumulator = np.full(128, np.nan, np.float32)
+        self.scalar_accumulator = np.full(128, np.nan, np.float32)
+        self.instruction = Instruction(-1, "", index, "", 0)
+        self.counters = launch.trace.counters[index]
+        self._sequence = 0
+        self._shared_count = 0
+
+    # ---- allocation -------------------------------------------------------------------------------------------
+
+    def allocate(
+        self,
+        shape: Any,
+        dtype: Any,
+        buffer: MemoryRegion,
+        name: str | None = "",
+        address: tuple[int, int] | None = None,
+        origin: str = "",
+    ) -> Tensor:
+        """A new tensor. On chip `shape[0]` is the partition axis; `address` = (partition, byte per partition)."""
+        dims = tuple(int(n) for n in shape)
+        kind = dtype_of(dtype)
+        fmt = self.effective_format(kind)
+        _check_shape(dims, buffer, name)
+        strides = row_major(dims)
+        if not buffer.on_chip:
+            storage = self.launch.hbm(self, dims, fmt, buffer, name or "", origin)
+            return Tensor(storage, kind, dims, strides, 0, fmt)
+        row_bytes = math.prod(dims[1:]) * fmt.storage.itemsize
+        allocator = self.sbuf if buffer is MemoryRegion.sbuf else self.psum
+        storage = allocator.place(dims[0], row_bytes, name or "", origin, self.index, address)
+        tensor = Tensor(storage, kind, dims, strides, 0, fmt)
+        if self.options.checks != "error":
+            fill_sentinel(tensor)
+        trace = self.launch.trace
+        if trace.keep_taps:
+            trace.allocated(self.index, tensor)
+            weakref.finalize(storage, trace.released_id, id(storage))
+        return tensor
+
+    def effective_format(self, dtype: DType) -> Format:
+        """How a dtype is stored: itself, or fp32 for low-precision floats when NKI_PRECISE_FP=0."""
+        fmt = format_of(dtype)
+        if self.options.precise_fp or fmt.kind != "float" or fmt.name == "float8_e8m0fnu":
+            return fmt
+        return FORMATS["float32"]
+
+    # ---- operand access ---------------------------------------------------------------------------------------
+
+    def resolve(self, role: str, tensor: Tensor) -> Tensor:
+        """The static view of a tensor whose address holds a register or a one-element tensor."""
+        if tensor.indirection is None:
+            return tensor
+        if tensor.indirection.kind != "scalar":
+            raise MachineError(
+                "operand.indirect", f"{tensor!r} with a vector offset is for DMA only", operand=role
+            )
+        moved = tensor.shifted(self.scalar_index(role, tensor) * tensor.indirection.step)
+        moved.check_bounds()
+        return moved
+
+    def scalar_index(self, role: str, tensor: Tensor) -> int:
+        """The run-time value of a scalar offset."""
+        assert tensor.indirection is not None
+        index = tensor.indirection.index
+        if isinstance(index, VirtualRegister):
+            return index.state
+        if index.size != 1:
+            raise MachineError("ap.scalar_offset", f"needs one element, got {index!r}", operand=role)
+        return int(self.read(f"{role}.scalar_offset", index).reshape(-1)[0])
+
+    def read(self, role: str, tensor: Tensor) -> NDArray[Any]:
+        """The elements of an operand in its storage dtype and shape: a live view, not a copy."""
+        tensor = self.resolve(role, tensor)
+        if self.checked:
+            self._check_readable(role, tensor)
+        self._note(role, tensor, writes=False)
+        return tensor.array()
+
+    def read_float(self, role: str, tensor: Tensor) -> F32:
+        """An operand as fp32 [partitions, elements per partition] (HBM: [1, elements]); may alias the tensor."""
+        values = self.read(role, tensor)
+        return to_float32(flat(values, tensor), tensor.fmt)
+
+    def write(self, role: str, tensor: Tensor, values: NDArray[Any]) -> None:
+        """Round fp32 `values` (any shape of the right size) to the tensor's dtype, once, and store them."""
+        self.write_bits(role, tensor, cast(values, tensor.fmt, self.profile))
+
+    def write_bits(self, role: str, tensor: Tensor, values: NDArray[Any]) -> None:
+        """Store values that already have the tensor's storage dtype."""
+        tensor = self.resolve(role, tensor)
+        tensor.array()[...] = values if values.shape == tensor.shape else values.reshape(tensor.shape)
+        self.mark_written(role, tensor)
+
+    def mark_written(self, role: str, tensor: Tensor) -> None:
+        """Shadow, race and trace bookkeeping of a write that has been done."""
+        storage = tensor.storage
+        if self.checked:
+            storage.written.set(tensor)
+            if storage.peers:
+                self._clobber(tensor)
+            if storage.is_input:
+                self.launch.input_written(storage, self.instruction)
+        self._note(role, tensor, writes=True)
+        if self.launch.trace.keep_taps:
+            self.launch.trace.written(tensor, self.instruction)
+
+    def _note(self, role: str, tensor: Tensor, writes: bool) -> None:
+        launch = self.launch
+        if launch.races is not None and tensor.storage.memory.region is MemoryRegion.shared_hbm:
+            launch.note_shared(tensor, self.instruction, writes)
+        if launch.trace.keep_instructions:
+            self.instruction.operands.append(_operand(role, tensor))
+
+    def _check_readable(self, role: str, tensor: Tensor) -> None:
+        storage = tensor.storage
+        if not (storage.written.full or storage.written.all(tensor)):
+            self.violate(
+                MachineError(
+                    "memory.unwritten",
+                    f"reads bytes of {storage.label()} that nothing has written "
+                    f"({_first_missing(storage.written, tensor)})",
+                    operand=role,
+                    remedy="memset the tile, or narrow the access to what was written",
+                )
+            )
+        if storage.clobbered is not None and storage.clobbered.any(tensor):
+            self.violate(
+                MachineError(
+                    "memory.overlap",
+                    f"reads bytes of {storage.label()} that were overwritten through {storage.clobbered_by}, which "
+                    "shares its address",
+                    operand=role,
+                    remedy="give the two tensors different addresses or end the first one's use earlier",
+                )
+            )
+
+    def _clobber(self, tensor: Tensor) -> None:
+        storage = tensor.storage
+        if storage.clobbered is not None:
+            storage.clobbered.set(tensor, False)
+        for peer in storage.live_peers():
+            _mark_lost(peer, tensor, f"{storage.label()} by {self.instruction}")
+
+    def violate(self, error: MachineError) -> None:
+        """Raise, or warn when the launch says so."""
+        if self.options.checks == "error":
+            raise error
+        self.enrich(error)
+        warnings.warn(str(error), MachineWarning, stacklevel=2)
+
+    # ---- instruction life cycle -------------------------------------------------------------------------------
+
+    def begin(self, op: str, file: str, line: int, label: str) -> Instruction:
+        """Start an instruction."""
+        self.instruction = Instruction(self._sequence, op, self.index, file, line, "", label)
+        self._sequence += 1
+        return self.instruction
+
+    def retire(self, engine: str) -> None:
+        """Count the instruction and let the other core have its turn."""
+        instruction = self.instruction
+        instruction.engine = engine
+        self.counters.instructions[engine] += 1
+        self.counters.ops[instruction.op] += 1
+        if self.launch.trace.keep_instructions:
+            self.launch.trace.instructions.append(instruction)
+        self.launch.scheduler.tick()
+
+    def enrich(self, error: MachineError) -> MachineError:
+        """Add the running instruction's name and place to an error that has none."""
+        if error.instruction is None and self.instruction.op:
+            error.instruction = f"nisa.{self.instruction.op}"
+        if error.location is None and self.instruction.file:
+            error.location = self.instruction.location
+        return error
+
+
+def flat(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
+    """[partitions, elements per partition] of an on-chip operand, [1, elements] of one in HBM."""
+    if values.ndim == 2 and tensor.on_chip:
+        return values
+    return values.reshape(values.shape[0] if tensor.on_chip else 1, -1)
+
+
+def fill_sentinel(tensor: Tensor) -> None:
+    """NaN in floats, 4 in integers, all-ones bytes in packed types: what the official simulator fills in."""
+    array = tensor.array()
+    if tensor.fmt.kind == "float":
+        array[...] = cast(np.float32(np.nan).reshape(1), tensor.fmt)[0]
+    elif tensor.fmt.kind == "packed":
+        array.view(array.dtype)[...] = np.iinfo(array.dtype).max
+    else:
+        array[...] = 4
+
+
+def _check_shape(shape: tuple[int, ...], buffer: MemoryRegion, name: str | None) -> None:
+    if any(n < 1 for n in shape) or not shape:
+        raise MachineError("memory.shape", f"tensor '{name or ''}' of shape {shape}", remedy="every axis needs >= 1")
+    if buffer.on_chip and len(shape) < 2:
+        raise MachineError(
+            "memory.shape",
+            "SBUF and PSUM tensors must have at least 2 dimensions (partition-dim and free-dim), "
+            f"got {shape} for '{name or ''}'",
+        )
+    if buffer.on_chip and shape[0] > 128:
+        raise MachineError(
+            "memory.partitions",
+            f"tensor '{name or ''}' of shape {shape}: partition dimension {shape[0]} exceeds maximum 128",
+            remedy="tile axis 0 by 128",
+        )
+
+
+def _operand(role: str, tensor: Tensor) -> Operand:
+    address = (tensor.start_partition if tensor.on_chip else 0, tensor.start_byte)
+    return Operand(role, tensor.name, str(tensor.dtype), tensor.shape, tensor.buffer.name, address)
+
+
+def _first_missing(mask: ByteMask, tensor: Tensor) -> str:
+    missing = np.argwhere(~mask.elements(tensor))
+    first = tuple(int(i) for i in missing[0]) if len(missing) else ()
+    return f"{len(missing)} of {tensor.size} elements, first at {list(first)}"
+
+
+def _mark_lost(peer: Storage, tensor: Tensor, by: str) -> None:
+    """Mark the bytes of `peer` that a write through `tensor` (another storage at the same place) destroyed."""
+    source = tensor.storage
+    if peer.clobbered is None:
+        peer.clobbered = ByteMask(peer.parts, peer.row_bytes)
+    hit = ByteMask(source.parts, source.row_bytes)
+    hit.set(tensor)
+    part = slice(max(peer.part0, source.part0), min(peer.part0 + peer.parts, source.part0 + source.parts))
+    byte = slice(
+        max(peer.byte0, source.byte0), min(peer.byte0 + peer.row_bytes, source.byte0 + source.row_bytes)
+    )
+    lost = hit.rows()[
+        part.start - source.part0 : part.stop - source.part0, byte.start - source.byte0 : byte.stop - source.byte0
+    ]
+    peer.clobbered.merge(part.start - peer.part0, byte.start - peer.byte0, lost)
+    if lost.any():
+        peer.clobbered_by = by
+
+
+__all__ = ["Core", "Memory", "fill_sentinel", "flat"]
