@@ -48,8 +48,8 @@ class Lane:
 
     name: str
     exposes: str
-    values: Callable[[Stream, tuple[int, ...], Format], NDArray[np.float32]]
-    complaint: Callable[[NDArray[np.float32], Format], str]
+    values: Callable[[Stream, tuple[int, ...], Format], Array]
+    complaint: Callable[[Array, Format], str]
 
 
 def fill(lane: str, stream: Stream, shape: Shape, dtype: object, scale: float = 1.0) -> Array:
@@ -71,7 +71,7 @@ def check(lane: str, stored: Array, dtype: object) -> None:
     _require(LANES[lane], to_float32(stored), format_of(dtype), stored.shape)
 
 
-def _require(lane: Lane, values: NDArray[np.float32], target: Format, shape: tuple[int, ...]) -> None:
+def _require(lane: Lane, values: Array, target: Format, shape: tuple[int, ...]) -> None:
     complaint = lane.complaint(values, target) if values.size else ""
     if complaint:
         raise LaneError(f"lane {lane.name}, {target.name} {list(shape)}: {complaint}")
@@ -121,41 +121,41 @@ def _require_exact(magnitude: float, step: float, bits: int, what: str) -> None:
 # --- values and checks of the lanes --------------------------------------------------------------------
 
 
-def _normal(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArray[np.float32]:
+def _normal(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     return stream.normal(shape)
 
 
-def _no_complaint(values: NDArray[np.float32], target: Format) -> str:
+def _no_complaint(values: Array, target: Format) -> str:
     return ""
 
 
-def _not_finite(values: NDArray[np.float32], target: Format) -> str:
+def _not_finite(values: Array, target: Format) -> str:
     return "" if np.isfinite(values).all() else "it holds values that are not finite"
 
 
-def _exact(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArray[np.float32]:
+def _exact(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     """Integers from -4 to 4 (from 0 in unsigned formats): exact in every float format, fp4 included."""
     return stream.integers(-4 if target.signed else 0, 5, shape).astype(np.float32)
 
 
-def _not_exact(values: NDArray[np.float32], target: Format) -> str:
+def _not_exact(values: Array, target: Format) -> str:
     whole = np.isfinite(values).all() and bool((values == np.rint(values)).all())
     return "" if whole and np.abs(values).max() <= 4 else "it holds more than integers from -4 to 4"
 
 
-def _one_hot(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArray[np.float32]:
+def _one_hot(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     """A single 1 in every row of the last axis."""
     places = stream.integers(0, shape[-1], shape[:-1])
     return (np.arange(shape[-1]) == places[..., None]).astype(np.float32)
 
 
-def _not_one_hot(values: NDArray[np.float32], target: Format) -> str:
+def _not_one_hot(values: Array, target: Format) -> str:
     ones, zeros = (values == 1).sum(axis=-1), (values == 0).sum(axis=-1)
     single = bool((ones == 1).all() and (zeros == values.shape[-1] - 1).all())
     return "" if single else "a row is not all zeros but for one 1"
 
 
-def _heavy_tailed(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArray[np.float32]:
+def _heavy_tailed(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     """Normal values times 2^k, k geometric: one in 2^(k+1), up to 2^8, kept inside the format."""
     coin = stream.words(math.prod(shape)).reshape(shape) & np.uint64(0xFF) | np.uint64(0x100)
     # The lowest set bit of a word of coin flips is 2^k with the chance 2^-(k+1).
@@ -164,7 +164,7 @@ def _heavy_tailed(stream: Stream, shape: tuple[int, ...], target: Format) -> NDA
     return np.clip(stream.normal(shape) * doubling, -limit, limit)
 
 
-def _not_heavy(values: NDArray[np.float32], target: Format) -> str:
+def _not_heavy(values: Array, target: Format) -> str:
     if not np.isfinite(values).all():
         return "it holds values that are not finite"
     # Too few values say nothing of a tail.
@@ -173,19 +173,19 @@ def _not_heavy(values: NDArray[np.float32], target: Format) -> str:
     return "its tail is not heavy (kurtosis under 6)" if light else ""
 
 
-def _fp8_edge(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArray[np.float32]:
+def _fp8_edge(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     usable = [edge for edge in FP8_EDGES if edge <= target.max_finite]
     return stream.choice(usable, shape) * (stream.signs(shape) if target.signed else np.float32(1))
 
 
-def _not_at_edges(values: NDArray[np.float32], target: Format) -> str:
+def _not_at_edges(values: Array, target: Format) -> str:
     at_edges = np.isin(np.abs(values), np.asarray(FP8_EDGES, np.float32)).mean()
     # A narrow format rounds many edges to neighbours that are none; half of them stay.
     few = values.size >= 64 and at_edges < 0.25
     return f"only {at_edges:.0%} of it are at the edges of 8-bit floats" if few else ""
 
 
-def _subnormal(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArray[np.float32]:
+def _subnormal(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     """Half subnormals of the format, half integers up to 4, so that results do not vanish altogether."""
     if target.mantissa_bits == 0:
         raise LaneError(f"lane subnormal: {target.name} has no subnormals")
@@ -194,7 +194,7 @@ def _subnormal(stream: Stream, shape: tuple[int, ...], target: Format) -> NDArra
     return np.where(stream.integers(0, 2, shape) == 0, tiny, _exact(stream, shape, target))
 
 
-def _not_subnormal(values: NDArray[np.float32], target: Format) -> str:
+def _not_subnormal(values: Array, target: Format) -> str:
     magnitude = np.abs(values)
     share = ((magnitude > 0) & (magnitude < target.min_normal)).mean()
     few = values.size >= 64 and share < 0.25

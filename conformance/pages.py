@@ -37,7 +37,8 @@ def scatter(stream: Stream, rows: Array, block_len: int, num_blocks: int) -> tup
 def gather(cache: Array, table: NDArray[Any]) -> Array:
     """The rows [batch, tokens, ...] that `scatter` laid out."""
     batch, per_row = table.shape
-    return cache[table].reshape(batch, per_row * cache.shape[1], *cache.shape[2:])
+    rows: Array = cache[table].reshape(batch, per_row * cache.shape[1], *cache.shape[2:])
+    return rows
 
 
 def require_scattered(cache: Array, table: NDArray[Any], rows: Array) -> None:

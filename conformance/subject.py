@@ -30,6 +30,7 @@ from conformance.config_codec import (
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+    from conformance.bounds import Bound
     from reference.contract import Contract, Refusal
 
 __all__ = [
@@ -79,14 +80,12 @@ class Output:
     `argument` names the input that the output updates in place ('' for a fresh tensor): it must come
     back whole, and refused arguments must leave it as it was. `sentinels` are values that stand for
     "nothing here" (a row maximum of masked rows, a padded slot): where truth has one, the output must
-    have exactly it, and such elements take no part in tolerances or statistics. `may_be_constant`
-    frees an output from the constancy gate where truth can rightly vary while the storage dtype cannot.
+    have exactly it, and such elements take no part in tolerances or statistics.
     """
 
     name: str
     argument: str = ""
     sentinels: tuple[float, ...] = ()
-    may_be_constant: bool = False
     description: str = ""
 
     @property
@@ -133,7 +132,19 @@ class Bench:
     seed: int = 0
 
 
-def _nothing_undefined(config: Any, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+def _nothing_undefined(config: Any, inputs: Arrays) -> Arrays:
+    return {}
+
+
+def _every_lane_fits(config: Any, lane: str) -> bool:
+    return True
+
+
+def _not_quantised(config: Any) -> str:
+    return "none"
+
+
+def _no_bounds(config: Any, inputs: Arrays) -> Mapping[str, Bound]:
     return {}
 
 
@@ -159,6 +170,9 @@ class Subject:
     undefined       (config, inputs) -> per output a bool array, True where the contract leaves the value
                     open (padded rows): left out of comparison with truth, not of that with the model
     lane_fits       (config, lane) -> whether this lane can be built for this config
+    quantization    config -> label of its number formats, by which tolerances and required grades are
+                    looked up (conformance/tolerances.py lists the labels); 'none' where nothing is quantised
+    bounds          (config, inputs) -> per output the error bound of grade C, as far as one is derived
     bench           rows of the benchmark
     """
 
@@ -177,7 +191,9 @@ class Subject:
     model: Callable[..., Arrays]
     call: Callable[[Any, Arrays, Callable[..., Any]], Call]
     undefined: Callable[[Any, Arrays], Arrays] = _nothing_undefined
-    lane_fits: Callable[[Any, str], bool] = lambda config, lane: True
+    lane_fits: Callable[[Any, str], bool] = _every_lane_fits
+    quantization: Callable[[Any], str] = _not_quantised
+    bounds: Callable[[Any, Arrays], Mapping[str, Bound]] = _no_bounds
     bench: tuple[Bench, ...] = ()
 
     def __post_init__(self) -> None:
