@@ -26,7 +26,7 @@ CLEAN = {
     "reference/numerics/formats.py": "import ml_dtypes\n",
     "reference/neuroncore/core.py": "import greenlet\nfrom reference.numerics import formats\n",
     "reference/nki/__init__.py": "from reference.neuroncore import core\nimport nki.isa as nisa\n",
-    "reference/nki/isa/__init__.py": "from nki.language import tensor\nfrom reference.neuroncore import core\n",
+    "reference/nki/isa/__init__.py": "import nki.language\nfrom reference.neuroncore import core\n",
     "reference/nki/language.py": "",
     "reference/contract.py": "from reference.errors import KernelArgumentError\n",
     "reference/contracts/toy.py": "from reference.contract import Contract\nimport reference.numerics\n",
