@@ -119,7 +119,9 @@ class Core:
         """The elements of an operand in its storage dtype and shape: a live view, not a copy."""
         tensor = self.resolve(role, tensor)
         if self.checked:
-            self._check_readable(role, tensor)
+            self.check_readable(role, tensor)
+            if tensor.storage.matmul_read is not None:
+                tensor.storage.matmul_read.set(tensor)
         self._note(role, tensor, writes=False)
         return tensor.array()
 
@@ -138,11 +140,13 @@ class Core:
         tensor.array()[...] = values if values.shape == tensor.shape else values.reshape(tensor.shape)
         self.mark_written(role, tensor)
 
-    def mark_written(self, role: str, tensor: Tensor) -> None:
-        """Shadow, race and trace bookkeeping of a write that has been done."""
+    def mark_written(self, role: str, tensor: Tensor, matmul: bool = False) -> None:
+        """Shadow, race and trace bookkeeping of a write that has been done (`matmul`: by the tensor engine)."""
         storage = tensor.storage
         if self.checked:
             storage.written.set(tensor)
+            if storage.foreign is not None and not matmul:
+                storage.foreign.set(tensor)
             if storage.peers:
                 self._clobber(tensor)
             if storage.is_input:
@@ -158,7 +162,8 @@ class Core:
         if launch.trace.keep_instructions:
             self.instruction.operands.append(_operand(role, tensor))
 
-    def _check_readable(self, role: str, tensor: Tensor) -> None:
+    def check_readable(self, role: str, tensor: Tensor) -> None:
+        """Refuse bytes that nothing has written, or that an overlapping tensor has destroyed."""
         storage = tensor.storage
         if not (storage.written.full or storage.written.all(tensor)):
             self.violate(
@@ -170,6 +175,11 @@ class Core:
                     remedy="memset the tile, or narrow the access to what was written",
                 )
             )
+        self.check_clobbered(role, tensor)
+
+    def check_clobbered(self, role: str, tensor: Tensor) -> None:
+        """Refuse bytes that a write through a tensor at the same address has destroyed."""
+        storage = tensor.storage
         if storage.clobbered is not None and storage.clobbered.any(tensor):
             self.violate(
                 MachineError(

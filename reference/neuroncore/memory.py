@@ -66,6 +66,7 @@ class Storage:
     written: ByteMask = field(init=False)
     matmul_written: ByteMask | None = None
     matmul_read: ByteMask | None = None
+    foreign: ByteMask | None = None
     clobbered: ByteMask | None = None
     clobbered_by: str = ""
     peers: list[weakref.ref[Storage]] = field(default_factory=list)
