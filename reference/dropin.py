@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PACKAGE = "nki"
-#: The module without which a package named `nki` is only a placeholder.
-PROOF = "nki.isa"
+#: The module of `nki` without which a package of that name is only a placeholder.
+PROOF = "isa"
 HOME = Path(__file__).parent / "nki"
 
 
@@ -62,6 +62,7 @@ def official_spec() -> ModuleSpec | None:
 
 def _has_instructions(spec: ModuleSpec) -> bool:
     locations = list(spec.submodule_search_locations or ())
+    # By its last name: with a dot in it, a namespace would ask for the parent, which is not imported yet.
     proof = PathFinder.find_spec(PROOF, locations)
     # A bare directory `isa` is found as a namespace without origin: no instructions in there.
     return proof is not None and proof.origin is not None

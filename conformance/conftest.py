@@ -1,0 +1,23 @@
+"""How the suite runs under pytest: Hypothesis profiles.
+
+A profile is chosen by `--hypothesis-profile NAME` or the variable HYPOTHESIS_PROFILE; tox chooses `ci`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# No deadline anywhere: the time of an example says more about the machine than about the kernel.
+# ci draws the same examples on every run, so that a red run is about the change and can be repeated.
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=25, print_blob=True)
+settings.register_profile("dev", deadline=None, max_examples=25, print_blob=True)
+settings.register_profile(
+    "nightly",
+    deadline=None,
+    max_examples=1000,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
