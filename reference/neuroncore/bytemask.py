@@ -47,9 +47,14 @@ class ByteMask:
         shape, strides, offset = tensor.byte_geometry(self.row_bytes)
         return np.ndarray(shape, _BOOL, bits.data, offset, strides)
 
-    def set(self, tensor: Tensor, value: bool = True) -> None:
-        """Set the bytes that `tensor` covers."""
+    def set(self, tensor: Tensor, value: bool = True, taken: NDArray[np.bool_] | None = None) -> None:
+        """Set the bytes that `tensor` covers (of the elements in `taken` only, if given: the tensor's shape)."""
         if self._bits is None and self._uniform == value:
+            return
+        if taken is not None:
+            np.copyto(self._by_element(tensor), value, where=taken[..., None])
+            self._credit += tensor.nbytes
+            self._collapse()
             return
         if tensor.covers_storage:
             self._bits, self._uniform, self._credit = None, value, 0
@@ -77,6 +82,12 @@ class ByteMask:
             return np.broadcast_to(np.bool_(self._uniform), tensor.shape)
         view = self.view(tensor)
         return view.reshape(*tensor.shape, tensor.itemsize)[..., 0]
+
+    def _by_element(self, tensor: Tensor) -> NDArray[np.bool_]:
+        """The bytes of `tensor` as [*shape, bytes of an element]."""
+        bits = self._materialise()
+        shape, strides, offset = tensor.geometry(self.row_bytes)
+        return np.ndarray((*shape, tensor.itemsize), _BOOL, bits.data, offset, (*strides, 1))
 
     def share(self) -> float:
         """Share of bytes that are set."""

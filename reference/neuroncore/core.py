@@ -135,20 +135,53 @@ class Core:
         self.write_bits(role, tensor, cast(values, tensor.fmt, self.profile))
 
     def write_bits(self, role: str, tensor: Tensor, values: NDArray[Any]) -> None:
-        """Store values that already have the tensor's storage dtype."""
-        tensor = self.resolve(role, tensor)
-        tensor.array()[...] = values if values.shape == tensor.shape else values.reshape(tensor.shape)
+        """Store values that already have the tensor's storage dtype. Where elements of the view share an address,
+        the last one (row-major) stays."""
+        if tensor.indirection is not None:
+            tensor = self.resolve(role, tensor)
+        if tensor.overlaps_itself:
+            _store_in_order(tensor, values, None)
+        else:
+            tensor.array()[...] = values if values.shape == tensor.shape else values.reshape(tensor.shape)
         self.mark_written(role, tensor)
 
-    def mark_written(self, role: str, tensor: Tensor, matmul: bool = False) -> None:
-        """Shadow, race and trace bookkeeping of a write that has been done (`matmul`: by the tensor engine)."""
+    def write_where(self, role: str, tensor: Tensor, taken: NDArray[np.bool_], values: NDArray[Any]) -> None:
+        """Store `values` (storage dtype, broadcast to the tensor's shape) where `taken`; the rest keeps its bits
+        and stays unwritten if it was."""
+        tensor = self.resolve(role, tensor)
+        if tensor.overlaps_itself:
+            _store_in_order(tensor, np.broadcast_to(values, tensor.shape), taken)
+        else:
+            np.copyto(tensor.array(), values, where=taken)
+        self.mark_written(role, tensor, taken=None if taken.all() else taken)
+
+    def rounded(self, values: NDArray[Any] | np.generic, tensor: Tensor) -> NDArray[Any]:
+        """fp32 `values` in the storage dtype of `tensor`."""
+        return cast(values, tensor.fmt, self.profile)
+
+    def read_words(self, role: str, tensor: Tensor) -> NDArray[np.int64]:
+        """An int32 or uint32 operand as exact int64 [partitions, elements]: the native integer path."""
+        return flat(self.read(role, tensor), tensor).astype(np.int64)
+
+    def write_words(self, role: str, tensor: Tensor, values: NDArray[np.int64]) -> None:
+        """Store exact integers in an int32 or uint32 tensor; out of range wraps or saturates by profile (G1)."""
+        if self.profile.int_overflow == "saturate":
+            limits = np.iinfo(tensor.fmt.storage)
+            values = np.clip(values, limits.min, limits.max)
+        self.write_bits(role, tensor, values.astype(tensor.fmt.storage))
+
+    def mark_written(
+        self, role: str, tensor: Tensor, matmul: bool = False, taken: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Shadow, race and trace bookkeeping of a write that has been done (`matmul`: by the tensor engine;
+        `taken`: to these elements only)."""
         storage = tensor.storage
         if self.checked:
-            storage.written.set(tensor)
+            storage.written.set(tensor, True, taken)
             if storage.foreign is not None and not matmul:
-                storage.foreign.set(tensor)
+                storage.foreign.set(tensor, True, taken)
             if storage.peers:
-                self._clobber(tensor)
+                self._clobber(tensor, taken)
             if storage.is_input:
                 self.launch.input_written(storage, self.instruction)
         self._note(role, tensor, writes=True)
@@ -191,12 +224,12 @@ class Core:
                 )
             )
 
-    def _clobber(self, tensor: Tensor) -> None:
+    def _clobber(self, tensor: Tensor, taken: NDArray[np.bool_] | None) -> None:
         storage = tensor.storage
         if storage.clobbered is not None:
-            storage.clobbered.set(tensor, False)
+            storage.clobbered.set(tensor, False, taken)
         for peer in storage.live_peers():
-            _mark_lost(peer, tensor, f"{storage.label()} by {self.instruction}")
+            _mark_lost(peer, tensor, taken, f"{storage.label()} by {self.instruction}")
 
     def violate(self, error: MachineError) -> None:
         """Raise, or warn when the launch says so."""
@@ -278,13 +311,31 @@ def _first_missing(mask: ByteMask, tensor: Tensor) -> str:
     return f"{len(missing)} of {tensor.size} elements, first at {list(first)}"
 
 
-def _mark_lost(peer: Storage, tensor: Tensor, by: str) -> None:
+def _store_in_order(tensor: Tensor, values: NDArray[Any], taken: NDArray[np.bool_] | None) -> None:
+    """Write through a view whose elements share addresses, as if one after the other."""
+    rows, address = tensor.overlap_rows()
+    ordered = values.reshape(rows.shape[0], -1)
+    if taken is None:
+        _last_wins(rows, address, ordered)
+        return
+    for row, mask in enumerate(taken.reshape(rows.shape[0], -1)):
+        _last_wins(rows[row : row + 1], address[mask], ordered[row : row + 1, mask])
+
+
+def _last_wins(rows: NDArray[Any], address: NDArray[np.intp], ordered: NDArray[Any]) -> None:
+    # Which of several values an assignment through overlapping strides keeps is NumPy's choice, hence the
+    # explicit last occurrence.
+    unique, position = np.unique(address[::-1], return_index=True)
+    rows[:, unique] = ordered[:, len(address) - 1 - position]
+
+
+def _mark_lost(peer: Storage, tensor: Tensor, taken: NDArray[np.bool_] | None, by: str) -> None:
     """Mark the bytes of `peer` that a write through `tensor` (another storage at the same place) destroyed."""
     source = tensor.storage
     if peer.clobbered is None:
         peer.clobbered = ByteMask(peer.parts, peer.row_bytes)
     hit = ByteMask(source.parts, source.row_bytes)
-    hit.set(tensor)
+    hit.set(tensor, True, taken)
     part = slice(max(peer.part0, source.part0), min(peer.part0 + peer.parts, source.part0 + source.parts))
     byte = slice(
         max(peer.byte0, source.byte0), min(peer.byte0 + peer.row_bytes, source.byte0 + source.row_bytes)

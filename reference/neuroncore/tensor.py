@@ -73,7 +73,9 @@ class Tensor:
     `name`, `ndim`, `size`.
     """
 
-    __slots__ = ("storage", "dtype", "fmt", "shape", "strides", "offset", "indirection", "_array", "__weakref__")
+    __slots__ = (
+        "storage", "dtype", "fmt", "shape", "strides", "offset", "indirection", "_array", "_overlaps", "__weakref__"
+    )
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class Tensor:
         self.offset = offset
         self.indirection = indirection
         self._array: NDArray[Any] | None = None
+        self._overlaps: bool | None = None
 
     # ---- attributes -------------------------------------------------------------------------------------------
 
@@ -202,6 +205,28 @@ class Tensor:
             shape, strides, offset = self.geometry(memory.pitch, base)
             self._array = np.ndarray(shape, self.fmt.storage, memory.data.data, offset, strides)
         return self._array
+
+    @property
+    def overlaps_itself(self) -> bool:
+        """Whether two elements of the view may share an address (stride 0, or strides shorter than what lies
+        inside them): the order of writing matters then. Some interleaved patterns without overlap count too."""
+        if self._overlaps is None:
+            self._overlaps = _may_overlap(self.shape, self.strides)
+        return self._overlaps
+
+    def overlap_rows(self) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """(rows, address): the memory under the view as [rows, elements], and in row-major order the position of
+        each of its elements in a row. A row is a partition; HBM is one row."""
+        inner = slice(1, None) if self.on_chip else slice(0, None)
+        address = np.zeros(1, np.intp)
+        for stride, count in zip(self.strides[inner], self.shape[inner], strict=True):
+            address = (address[:, None] + stride * np.arange(count)).reshape(-1)
+        lowest = int(address.min())
+        rows, step = (self.shape[0], self.strides[0]) if self.on_chip else (1, 1)
+        window = Tensor(
+            self.storage, self.dtype, (rows, int(address.max()) - lowest + 1), (step, 1), self.offset + lowest, self.fmt
+        )
+        return window.array(), address - lowest
 
     def with_view(
         self,
@@ -571,6 +596,16 @@ class Tensor:
 def free_text(tensor: Tensor) -> str:
     """How many partitions and elements per partition the storage has."""
     return f"{tensor.storage.parts} partitions x {tensor.free_elements} elements"
+
+
+def _may_overlap(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    reach = 0
+    for stride, count in sorted((abs(stride), count) for stride, count in zip(strides, shape, strict=True)):
+        if count > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (count - 1)
+    return False
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
