@@ -32,6 +32,14 @@ class GoldenOutput:
 
 
 @dataclass(frozen=True)
+class GoldenPoint:
+    """One rounding point the model passed, with the digest of all its tiles."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class GoldenEntry:
     """One golden file and the case it belongs to; `profile` is a key of `Manifest.profiles`."""
 
@@ -46,6 +54,8 @@ class GoldenEntry:
     #: Length of the file in bytes.
     size: int
     outputs: tuple[GoldenOutput, ...]
+    #: In the order in which the model passed them: the first that differs is where a change began.
+    points: tuple[GoldenPoint, ...]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -88,18 +98,21 @@ class Manifest:
         return manifest
 
 
-#: JSON type of every field; `outputs` has records of its own.
+#: JSON type of every field; `outputs` and `points` have records of their own.
 _ENTRY_TYPES: Mapping[str, type] = {
     "kernel": str, "case": str, "config": dict, "lane": str, "seed": int, "profile": str,
-    "file": str, "sha256": str, "size": int, "outputs": list,
+    "file": str, "sha256": str, "size": int, "outputs": list, "points": list,
 }  # fmt: skip
 _OUTPUT_TYPES: Mapping[str, type] = {"name": str, "dtype": str, "shape": list}
+_POINT_TYPES: Mapping[str, type] = {"name": str, "digest": str}
 
 
 def _entry(value: Any) -> GoldenEntry:
     _check_record("an entry", value, _ENTRY_TYPES)
-    outputs = tuple(_output(f"{value['kernel']} {value['case']}", one) for one in value["outputs"])
-    entry = GoldenEntry(**{**value, "outputs": outputs})
+    where = f"{value['kernel']} {value['case']}"
+    outputs = tuple(_output(where, one) for one in value["outputs"])
+    points = tuple(_point(where, one) for one in value["points"])
+    entry = GoldenEntry(**{**value, "outputs": outputs, "points": points})
     _check_entry(entry)
     return entry
 
@@ -109,6 +122,11 @@ def _output(where: str, value: Any) -> GoldenOutput:
     whole = all(type(extent) is int and extent >= 0 for extent in value["shape"])
     _expect(whole, f"output '{value['name']}' of {where} has shape {value['shape']}")
     return GoldenOutput(value["name"], value["dtype"], tuple(value["shape"]))
+
+
+def _point(where: str, value: Any) -> GoldenPoint:
+    _check_record(f"a point of {where}", value, _POINT_TYPES)
+    return GoldenPoint(**value)
 
 
 def _check_entry(entry: GoldenEntry) -> None:

@@ -32,7 +32,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from conformance.golden_file import GoldenFileError, decode, encode
-from conformance.golden_manifest import GoldenEntry, GoldenOutput, Manifest, ManifestError
+from conformance.golden_manifest import GoldenEntry, GoldenOutput, GoldenPoint, Manifest, ManifestError
 from conformance.sealed_json import SealError, seal, unseal
 
 MANIFEST = "manifest.json"
@@ -69,6 +69,7 @@ class Golden:
     profile: dict[str, Any]
     profile_digest: str
     outputs: Mapping[str, NDArray[Any]]
+    points: tuple[GoldenPoint, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -186,6 +187,7 @@ def _stage_one(staging: Path, golden: Golden) -> GoldenEntry:
         sha256=digest,
         size=len(data),
         outputs=_describe(golden.outputs),
+        points=golden.points,
     )
 
 

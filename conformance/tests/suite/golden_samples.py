@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.golden_manifest import GoldenPoint
 from conformance.golden_store import Golden
 
 PROFILE = {"generation": "gen3", "matmul_order": "exact", "nki": [0, 4, 0]}
@@ -24,6 +25,7 @@ def golden(case: str, fill: int, *, kernel: str = "toy", **outputs: NDArray[Any]
         profile=PROFILE,
         profile_digest="0a1b2c3d4e5f",
         outputs=outputs or default_outputs(fill),
+        points=(GoldenPoint("psum", "00ff"), GoldenPoint("out", f"{fill:04x}")),
     )
 
 

@@ -76,6 +76,7 @@ def test_manifest_says_what_was_written(store: Path) -> None:
         ("k_cache", "float8_e4m3", (5,)),
         ("out", "bfloat16", (3, 4)),
     ]
+    assert entry.points == golden("case-1", 11).points
     assert hashlib.sha256((store / entry.file).read_bytes()).hexdigest() == entry.sha256
 
 
@@ -257,6 +258,11 @@ def _negative_extent(manifest: dict[str, Any]) -> str:
     return "has shape [-1]"
 
 
+def _point_without_digest(manifest: dict[str, Any]) -> str:
+    del manifest["entries"][0]["points"][0]["digest"]
+    return "a point of toy case-1 has the keys"
+
+
 def _file_in_another_folder(manifest: dict[str, Any]) -> str:
     manifest["entries"][0]["file"] = "../x.safetensors"
     return "is no golden file name"
@@ -279,7 +285,7 @@ def _entries_as_object(manifest: dict[str, Any]) -> str:
 
 FORGERIES: list[Callable[[dict[str, Any]], str]] = [
     _without_entry, _other_version, _other_format, _extra_key, _entry_without_seed, _seed_of_another_type,
-    _negative_extent, _file_in_another_folder, _case_twice, _unlisted_profile, _entries_as_object,
+    _negative_extent, _point_without_digest, _file_in_another_folder, _case_twice, _unlisted_profile, _entries_as_object,
 ]  # fmt: skip
 
 
