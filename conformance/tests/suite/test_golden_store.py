@@ -285,7 +285,8 @@ def _entries_as_object(manifest: dict[str, Any]) -> str:
 
 FORGERIES: list[Callable[[dict[str, Any]], str]] = [
     _without_entry, _other_version, _other_format, _extra_key, _entry_without_seed, _seed_of_another_type,
-    _negative_extent, _point_without_digest, _file_in_another_folder, _case_twice, _unlisted_profile, _entries_as_object,
+    _negative_extent, _point_without_digest, _file_in_another_folder, _case_twice, _unlisted_profile,
+    _entries_as_object,
 ]  # fmt: skip
 
 
