@@ -1,4 +1,4 @@
-"""Claims about the contract of `output_projection_tkg`: every limit accepts its edge and refuses the next step."""
+"""Claims about the contract of `output_projection_tkg`: limits accept their edge and refuse the next step."""
 
 from __future__ import annotations
 
