@@ -1,7 +1,7 @@
 """x to the power y in float32, correctly rounded.
 
 Unlike the functions of one argument, a power can be an exact midpoint of two float32 numbers (4097^2), and
-often is for data of few bits. So doubtful powers are first tried in integers.
+often is for data of few bits. So a doubtful power is first tried in integers.
 """
 
 from __future__ import annotations
@@ -77,6 +77,23 @@ def _decided_power(x: float, y: float) -> np.float32:
     if dyadic is not None:
         return nearest_float32(*dyadic)
     return decide(lambda context, base, exponent: context.power(base, exponent), x, y)
+
+
+def is_exact_power(x: Array, y: Array, result: Array) -> Array:
+    """Where float32 `result`, the rounded power, is the power itself (so count zero, infinity and NaN)."""
+    plain = np.isfinite(x) & np.isfinite(y) & np.isfinite(result) & (x != 0) & (result != 0)
+    exact = np.frompyfunc(_is_exact, 4, 1)(x, y, result, plain)
+    return np.asarray(exact, dtype=bool)
+
+
+def _is_exact(x: np.float32, y: np.float32, result: np.float32, plain: bool) -> bool:
+    dyadic = dyadic_power(float(x), float(y)) if plain else None
+    if dyadic is None:
+        return not plain
+    numerator, denominator = float(result).as_integer_ratio()
+    mantissa, exponent = dyadic
+    # A result that is not 0 or infinite bounds the exponent, so both shifts are small.
+    return numerator << max(-exponent, 0) == mantissa * denominator << max(exponent, 0)
 
 
 def dyadic_power(x: float, y: float) -> tuple[int, int] | None:
