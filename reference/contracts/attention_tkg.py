@@ -6,8 +6,8 @@ tiles f, key tiles t, batch tiles bt, column tiles ct, score groups g, shift chu
 `attention_tkg_plan`. R_T(x) is one rounding of a float32 value to dtype T; every other operation named is one
 rounding to float32.
 
-Column of a batch tile: (b - first batch)*G + h*s + j. Key k of a flash tile with n key tiles sits at partition
-p of key tile t: strided k = p*n + t, sequential k = t*128 + p, block k = (t//L)*128*L + p*L + t%L.
+Column of a batch tile: (b - first batch)*G + h*s + j. Key k of a flash tile with n key tiles sits at
+partition p of key tile t: strided k = p*n + t, sequential k = t*128 + p, block k = (t//L)*128*L + p*L + t%L.
 
 Sources of the limits: the published API page ("seed"); of the rounding points and further limits: the fact
 sheet of this kernel.
