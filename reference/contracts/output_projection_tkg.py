@@ -91,7 +91,7 @@ class Config:
         """
         if self.D % 32:
             return 1
-        return max(g for g in range(1, PARTITIONS // self.D + 1) if self.N % g == 0)
+        return max((g for g in range(1, PARTITIONS // self.D + 1) if self.N % g == 0), default=1)
 
     @property
     def groups(self) -> int:
@@ -475,6 +475,10 @@ _DECISIONS = (
     Decision(
         "D9", "attention_packed is written in every mode, also where no heads are folded (g = 1).",
         "Moves data only; one layout for the matmul operands keeps traces of all modes alike.",
+    ),
+    Decision(
+        "D10", "Double row depends on the sizes alone, not on the generation.",
+        "The kernel is written for gen3 and later; gen2 has no double_row, and the machine says so.",
     ),
 )  # fmt: skip
 

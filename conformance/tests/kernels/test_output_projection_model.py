@@ -418,6 +418,12 @@ def test_heads_are_packed_as_the_contract_says_op6(N: int, D: int) -> None:
     assert (config.groups, config.rows, config.heads_per_group) == PACKING[N, D]
 
 
+def test_packing_follows_the_published_search_for_every_legal_head_size() -> None:
+    for N, D in itertools.product(range(1, 65), range(1, 129)):
+        config = Config(1, N, 1, D, 512)
+        assert (config.groups, config.rows, config.heads_per_group) == head_packing(N, D)
+
+
 @pytest.mark.parametrize(
     ("N", "B", "S", "expected"),
     [
