@@ -7,6 +7,7 @@ overlapping tensor are all such masks. Nearly every tensor is written whole by i
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 _BOOL = np.dtype(np.bool_)
+
+#: Some elements of a tensor: a NumPy index into its shape (bool mask, or tuple of index arrays), None for all.
+Taken = Any
 
 
 class ByteMask:
@@ -47,14 +51,16 @@ class ByteMask:
         shape, strides, offset = tensor.byte_geometry(self.row_bytes)
         return np.ndarray(shape, _BOOL, bits.data, offset, strides)
 
-    def set(self, tensor: Tensor, value: bool = True, taken: NDArray[np.bool_] | None = None) -> None:
-        """Set the bytes that `tensor` covers (of the elements in `taken` only, if given: the tensor's shape)."""
+    def set(self, tensor: Tensor, value: bool = True, taken: Taken = None) -> None:
+        """Set the bytes that `tensor` covers (of the elements in `taken` only, if given)."""
         if self._bits is None and self._uniform == value:
             return
         if taken is not None:
-            np.copyto(self._by_element(tensor), value, where=taken[..., None])
-            self._credit += tensor.nbytes
-            self._collapse()
+            view = self._by_element(tensor)
+            view[taken] = value
+            if value:
+                self._credit += _count(taken, tensor) * tensor.itemsize
+                self._collapse()
             return
         if tensor.covers_storage:
             self._bits, self._uniform, self._credit = None, value, 0
@@ -64,17 +70,17 @@ class ByteMask:
             self._credit += tensor.nbytes
             self._collapse()
 
-    def all(self, tensor: Tensor) -> bool:
-        """Whether every byte that `tensor` covers is set."""
+    def all(self, tensor: Tensor, taken: Taken = None) -> bool:
+        """Whether every byte that `tensor` covers (of the elements in `taken`) is set."""
         if self._bits is None:
             return self._uniform
-        return bool(self.view(tensor).all())
+        return bool((self.view(tensor) if taken is None else self._by_element(tensor)[taken]).all())
 
-    def any(self, tensor: Tensor) -> bool:
-        """Whether at least one byte that `tensor` covers is set."""
+    def any(self, tensor: Tensor, taken: Taken = None) -> bool:
+        """Whether at least one byte that `tensor` covers (of the elements in `taken`) is set."""
         if self._bits is None:
             return self._uniform
-        return bool(self.view(tensor).any())
+        return bool((self.view(tensor) if taken is None else self._by_element(tensor)[taken]).any())
 
     def elements(self, tensor: Tensor) -> NDArray[np.bool_]:
         """Per element of `tensor`: whether its first byte is set."""
@@ -120,3 +126,10 @@ class ByteMask:
         self._credit = 0
         if self._bits.all():
             self._bits, self._uniform = None, True
+
+
+def _count(taken: Taken, tensor: Tensor) -> int:
+    """How many elements an index takes, repeated ones counted each time."""
+    if not isinstance(taken, tuple):
+        return int(np.count_nonzero(taken))
+    return math.prod(np.broadcast_shapes(*(np.shape(i) for i in taken))) * math.prod(tensor.shape[len(taken) :])

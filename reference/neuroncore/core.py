@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.numerics.alu import store_integer
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.formats import FORMATS, Format, format_of
 
 from . import memory as memories
-from .bytemask import ByteMask
+from .accumulator import Accumulator
+from .bytemask import ByteMask, Taken
 from .errors import MachineError, MachineWarning
+from .indirect import Selection, scalar_value, select_free
 from .memory import Allocator, Memory, Storage
 from .region import MemoryRegion
-from .registers import VirtualRegister
 from .tensor import DType, Tensor, dtype_of, row_major
 from .trace import Instruction, Operand
 
@@ -44,9 +46,8 @@ class Core:
             memories.sbuf(generation), generation.sbuf_usable_bytes if bounded else generation.sbuf_bytes
         )
         self.psum = Allocator(memories.psum(generation), generation.psum_bytes, generation.psum_bank_bytes)
-        #: Shared fp32 register per lane of the vector engine, and the one of the scalar engine. NaN until set.
-        self.vector_accumulator = np.full(128, np.nan, np.float32)
-        self.scalar_accumulator = np.full(128, np.nan, np.float32)
+        self.vector_accumulator = Accumulator("vector")
+        self.scalar_accumulator = Accumulator("scalar")
         self.instruction = Instruction(-1, "", index, "", 0)
         self.counters = launch.trace.counters[index]
         self._sequence = 0
@@ -99,25 +100,23 @@ class Core:
             return tensor
         if tensor.indirection.kind != "scalar":
             raise MachineError(
-                "operand.indirect", f"{tensor!r} with a vector offset is for DMA only", operand=role
+                "operand.indirect",
+                f"{tensor!r} has a {tensor.indirection.kind} index, which this operand does not take",
+                operand=role,
+                remedy="gather into a tile with nisa.dma_copy first",
             )
-        moved = tensor.shifted(self.scalar_index(role, tensor) * tensor.indirection.step)
+        move = scalar_value(self, role, tensor.indirection.index) * tensor.indirection.step
+        moved = tensor.shifted(move)
         moved.check_bounds()
         return moved
 
-    def scalar_index(self, role: str, tensor: Tensor) -> int:
-        """The run-time value of a scalar offset."""
-        assert tensor.indirection is not None
-        index = tensor.indirection.index
-        if isinstance(index, VirtualRegister):
-            return index.state
-        if index.size != 1:
-            raise MachineError("ap.scalar_offset", f"needs one element, got {index!r}", operand=role)
-        return int(self.read(f"{role}.scalar_offset", index).reshape(-1)[0])
-
-    def read(self, role: str, tensor: Tensor) -> NDArray[Any]:
-        """The elements of an operand in its storage dtype and shape: a live view, not a copy."""
-        tensor = self.resolve(role, tensor)
+    def read(self, role: str, tensor: Tensor, group: int = 16) -> NDArray[Any]:
+        """The elements of an operand in its storage dtype and shape: a live view, or a copy of gathered elements
+        (`group`: partitions that share the index of a gen4 `.indirect` view)."""
+        if tensor.indirection is not None:
+            if tensor.indirection.kind == "free":
+                return self.read_selection(role, select_free(self, role, tensor, group))
+            tensor = self.resolve(role, tensor)
         if self.checked:
             self.check_readable(role, tensor)
             if tensor.storage.matmul_read is not None:
@@ -138,6 +137,9 @@ class Core:
         """Store values that already have the tensor's storage dtype. Where elements of the view share an address,
         the last one (row-major) stays."""
         if tensor.indirection is not None:
+            if tensor.indirection.kind == "free":
+                self.write_selection(role, select_free(self, role, tensor, 16), values.reshape(tensor.shape))
+                return
             tensor = self.resolve(role, tensor)
         if tensor.overlaps_itself:
             _store_in_order(tensor, values, None)
@@ -155,6 +157,25 @@ class Core:
             np.copyto(tensor.array(), values, where=taken)
         self.mark_written(role, tensor, taken=None if taken.all() else taken)
 
+    def read_selection(self, role: str, selection: Selection) -> NDArray[Any]:
+        """The elements of a selection in their storage dtype, as a copy."""
+        tensor, index = selection.base, selection.index
+        if index is None:
+            return self.read(role, tensor)
+        if self.checked:
+            self.check_readable(role, tensor, index)
+        self._note(role, tensor, writes=False, taken=index)
+        return np.asarray(tensor.array()[index])
+
+    def write_selection(self, role: str, selection: Selection, values: NDArray[Any]) -> None:
+        """Store values (storage dtype, the selection's shape); where elements repeat, the last one stays."""
+        tensor, index = selection.base, selection.index
+        if index is None:
+            self.write_bits(role, tensor, values)
+            return
+        tensor.array()[index] = values
+        self.mark_written(role, tensor, taken=index)
+
     def rounded(self, values: NDArray[Any] | np.generic, tensor: Tensor) -> NDArray[Any]:
         """fp32 `values` in the storage dtype of `tensor`."""
         return cast(values, tensor.fmt, self.profile)
@@ -165,16 +186,11 @@ class Core:
 
     def write_words(self, role: str, tensor: Tensor, values: NDArray[np.int64]) -> None:
         """Store exact integers in an int32 or uint32 tensor; out of range wraps or saturates by profile (G1)."""
-        if self.profile.int_overflow == "saturate":
-            limits = np.iinfo(tensor.fmt.storage)
-            values = np.clip(values, limits.min, limits.max)
-        self.write_bits(role, tensor, values.astype(tensor.fmt.storage))
+        self.write_bits(role, tensor, store_integer(values, tensor.fmt.storage, self.profile))
 
-    def mark_written(
-        self, role: str, tensor: Tensor, matmul: bool = False, taken: NDArray[np.bool_] | None = None
-    ) -> None:
+    def mark_written(self, role: str, tensor: Tensor, matmul: bool = False, taken: Taken = None) -> None:
         """Shadow, race and trace bookkeeping of a write that has been done (`matmul`: by the tensor engine;
-        `taken`: to these elements only)."""
+        `taken`: to these elements only, a NumPy index into the tensor)."""
         storage = tensor.storage
         if self.checked:
             storage.written.set(tensor, True, taken)
@@ -184,36 +200,36 @@ class Core:
                 self._clobber(tensor, taken)
             if storage.is_input:
                 self.launch.input_written(storage, self.instruction)
-        self._note(role, tensor, writes=True)
+        self._note(role, tensor, writes=True, taken=taken)
         if self.launch.trace.keep_taps:
-            self.launch.trace.written(tensor, self.instruction)
+            self.launch.trace.written(tensor, self.instruction, taken)
 
-    def _note(self, role: str, tensor: Tensor, writes: bool) -> None:
+    def _note(self, role: str, tensor: Tensor, writes: bool, taken: Taken = None) -> None:
         launch = self.launch
         if launch.races is not None and tensor.storage.memory.region is MemoryRegion.shared_hbm:
-            launch.note_shared(tensor, self.instruction, writes)
+            launch.note_shared(tensor, self.instruction, writes, taken)
         if launch.trace.keep_instructions:
             self.instruction.operands.append(_operand(role, tensor))
 
-    def check_readable(self, role: str, tensor: Tensor) -> None:
+    def check_readable(self, role: str, tensor: Tensor, taken: Taken = None) -> None:
         """Refuse bytes that nothing has written, or that an overlapping tensor has destroyed."""
         storage = tensor.storage
-        if not (storage.written.full or storage.written.all(tensor)):
+        if not (storage.written.full or storage.written.all(tensor, taken)):
             self.violate(
                 MachineError(
                     "memory.unwritten",
                     f"reads bytes of {storage.label()} that nothing has written "
-                    f"({_first_missing(storage.written, tensor)})",
+                    f"({_first_missing(storage.written, tensor, taken)})",
                     operand=role,
                     remedy="memset the tile, or narrow the access to what was written",
                 )
             )
-        self.check_clobbered(role, tensor)
+        self.check_clobbered(role, tensor, taken)
 
-    def check_clobbered(self, role: str, tensor: Tensor) -> None:
+    def check_clobbered(self, role: str, tensor: Tensor, taken: Taken = None) -> None:
         """Refuse bytes that a write through a tensor at the same address has destroyed."""
         storage = tensor.storage
-        if storage.clobbered is not None and storage.clobbered.any(tensor):
+        if storage.clobbered is not None and storage.clobbered.any(tensor, taken):
             self.violate(
                 MachineError(
                     "memory.overlap",
@@ -224,7 +240,7 @@ class Core:
                 )
             )
 
-    def _clobber(self, tensor: Tensor, taken: NDArray[np.bool_] | None) -> None:
+    def _clobber(self, tensor: Tensor, taken: Taken) -> None:
         storage = tensor.storage
         if storage.clobbered is not None:
             storage.clobbered.set(tensor, False, taken)
@@ -305,10 +321,11 @@ def _operand(role: str, tensor: Tensor) -> Operand:
     return Operand(role, tensor.name, str(tensor.dtype), tensor.shape, tensor.buffer.name, address)
 
 
-def _first_missing(mask: ByteMask, tensor: Tensor) -> str:
-    missing = np.argwhere(~mask.elements(tensor))
+def _first_missing(mask: ByteMask, tensor: Tensor, taken: Taken) -> str:
+    written = mask.elements(tensor) if taken is None else mask.elements(tensor)[taken]
+    missing = np.argwhere(~written)
     first = tuple(int(i) for i in missing[0]) if len(missing) else ()
-    return f"{len(missing)} of {tensor.size} elements, first at {list(first)}"
+    return f"{len(missing)} of {written.size} elements, first at {list(first)}"
 
 
 def _store_in_order(tensor: Tensor, values: NDArray[Any], taken: NDArray[np.bool_] | None) -> None:
@@ -329,7 +346,7 @@ def _last_wins(rows: NDArray[Any], address: NDArray[np.intp], ordered: NDArray[A
     rows[:, unique] = ordered[:, len(address) - 1 - position]
 
 
-def _mark_lost(peer: Storage, tensor: Tensor, taken: NDArray[np.bool_] | None, by: str) -> None:
+def _mark_lost(peer: Storage, tensor: Tensor, taken: Taken, by: str) -> None:
     """Mark the bytes of `peer` that a write through `tensor` (another storage at the same place) destroyed."""
     source = tensor.storage
     if peer.clobbered is None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from reference.numerics.formats import Format, format_of
 
+from .bytemask import Taken
 from .core import Core, fill_sentinel
 from .errors import MachineError, MachineWarning, RaceError
 from .generation import Generation, current_generation
@@ -70,6 +71,7 @@ class Launch:
         self._inputs_alive: list[Storage] = []
         self._shared: dict[Any, tuple[Storage, tuple[int, ...], str]] = {}
         self._shared_count = [0] * cores
+        self._barrier_data: dict[tuple[int, ...], tuple[Storage, str]] = {}
         self.cores = [Core(self, i) for i in range(cores)]
 
     # ---- HBM --------------------------------------------------------------------------------------------------
@@ -103,15 +105,47 @@ class Launch:
             )
         return known[0]
 
-    def note_shared(self, tensor: Tensor, instruction: Instruction, writes: bool) -> None:
+    def note_shared(self, tensor: Tensor, instruction: Instruction, writes: bool, taken: Taken = None) -> None:
         """Race bookkeeping of one access to shared HBM."""
         assert self.races is not None
         try:
-            self.races.access(tensor, instruction, writes)
+            self.races.access(tensor, instruction, writes, taken)
         except RaceError as race:
             if self.options.races == "error":
                 raise
             warnings.warn(str(race), MachineWarning, stacklevel=3)
+
+    # ---- the other core ----------------------------------------------------------------------------------------
+
+    def barrier(self, core: Core, members: tuple[int, ...], data: Tensor) -> None:
+        """Wait for `members`; the accesses before it cannot race with those after it."""
+        where = str(core.instruction)
+        self._check_barrier_data(core, members, data, where)
+        if self.scheduler.barrier(core.index, members, where):
+            self._barrier_data.pop(members, None)
+            if self.races is not None and len(members) == len(self.cores):
+                self.races.barrier()
+
+    def _check_barrier_data(self, core: Core, members: tuple[int, ...], data: Tensor, where: str) -> None:
+        """Cores that meet at one barrier must mean the same one: the same shared tensor."""
+        if data.buffer is not MemoryRegion.shared_hbm:
+            return
+        first = self._barrier_data.setdefault(members, (data.storage, where))
+        if first[0] is not data.storage:
+            core.violate(
+                MachineError(
+                    "barrier.unequal",
+                    f"meets {first[1]} at a barrier for {first[0].label()}, its own is for {data.storage.label()}",
+                    operand="data", remedy="both cores must pass the same barriers in the same order",
+                )
+            )
+
+    def exchange(self, core: Core, to: int, source: int, pipe: Any, payload: NDArray[Any]) -> NDArray[Any]:
+        """Send to one core and receive from one."""
+        received: NDArray[Any] = self.scheduler.exchange(
+            core.index, to, source, pipe, payload, str(core.instruction)
+        )
+        return received
 
     def input_written(self, storage: Storage, instruction: Instruction) -> None:
         """Refuse a write to an argument that was not declared in-place."""

@@ -4,8 +4,8 @@ Per PSUM tensor object there are three byte masks, made at its first matmul:
 
 - `matmul_written`: a matmul has written here since the tensor was allocated. With accumulate=None such
   elements accumulate, all others are overwritten. Transposes and accumulate=False overwrite and set it, too.
-- `matmul_read`: read since the last matmul wrote it. Adding to it by accumulate=None would continue a sum that
-  was taken for finished, so it is refused; accumulate=True says that it is meant.
+- `matmul_read`: read since the last matmul wrote it. Adding to it by accumulate=None would continue a sum
+  that was taken for finished, so it is refused; accumulate=True says that it is meant.
 - `foreign`: another instruction wrote it after the last matmul. NeuronCore-v2 and v3 leave it undefined to
   accumulate onto such data.
 

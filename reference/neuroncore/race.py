@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .bytemask import Taken
 from .errors import RaceError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Access:
     instruction: Instruction
     tensor: Tensor
     writes: bool
+    taken: Taken = None
 
 
 class RaceDetector:
@@ -47,24 +49,24 @@ class RaceDetector:
         self._accesses.clear()
         self._flags.clear()
 
-    def access(self, tensor: Tensor, instruction: Instruction, writes: bool) -> None:
+    def access(self, tensor: Tensor, instruction: Instruction, writes: bool, taken: Taken = None) -> None:
         """Note an access of `instruction.core`; RaceError when it conflicts with the other core's."""
         key = id(tensor.storage)
         log = self._accesses.setdefault(key, [])
-        log.append(Access(instruction, tensor, writes))
+        log.append(Access(instruction, tensor, writes, taken))
         flags = self._flags.get(key)
         if flags is None:
             if not writes:
                 return
             flags = self._flags[key] = np.zeros(tensor.storage.row_bytes, np.uint8)
             for earlier in log[:-1]:
-                _flag_view(earlier.tensor, flags)[...] |= _bit(earlier)
+                _mark(earlier, flags)
         view = _flag_view(tensor, flags)
         other = 1 - instruction.core
         enemy = (_WROTE << other) | ((_READ << other) if writes else 0)
-        if (view & enemy).any():
+        if (view[_chosen(log[-1])] & enemy).any():
             self._report(log, enemy)
-        view |= np.uint8(_bit(log[-1]))
+        _mark(log[-1], flags)
 
     def _report(self, log: list[Access], enemy: int) -> None:
         current = log[-1]
@@ -82,14 +84,24 @@ def _bit(access: Access) -> int:
     return (_WROTE if access.writes else _READ) << access.instruction.core
 
 
+def _chosen(access: Access) -> Any:
+    return ... if access.taken is None else access.taken
+
+
+def _mark(access: Access, flags: NDArray[np.uint8]) -> None:
+    view = _flag_view(access.tensor, flags)
+    view[_chosen(access)] |= np.uint8(_bit(access))
+
+
 def _flag_view(tensor: Tensor, flags: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    shape, strides, offset = tensor.byte_geometry(tensor.storage.row_bytes)
-    return np.ndarray(shape, np.uint8, flags.data, offset, strides)
+    """The flags of a tensor's bytes, [*shape, bytes of an element]."""
+    shape, strides, offset = tensor.geometry(tensor.storage.row_bytes)
+    return np.ndarray((*shape, tensor.itemsize), np.uint8, flags.data, offset, (*strides, 1))
 
 
 def _share(earlier: Access, current: Access) -> bool:
     if not (earlier.writes or current.writes):
         return False
     marks = np.zeros(current.tensor.storage.row_bytes, np.uint8)
-    _flag_view(earlier.tensor, marks)[...] = 1
-    return bool(_flag_view(current.tensor, marks).any())
+    _flag_view(earlier.tensor, marks)[_chosen(earlier)] = 1
+    return bool(_flag_view(current.tensor, marks)[_chosen(current)].any())

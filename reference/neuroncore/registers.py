@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from .errors import MachineError
@@ -11,8 +12,9 @@ class VirtualRegister:
     """A 32-bit register (nki.isa.VirtualRegister).
 
     Holds a Python int in [-2^31, 2^32). Its value is not known while a kernel is traced, so using it as a Python
-    truth value, int or operand raises TypeError, as the tracing front end of the compiler does. `frozen` marks the
-    induction register of a dynamic loop: writing to it is an error.
+    int or operand raises TypeError, as the tracing front end of the compiler does. Its truth value is that of
+    `while reg:` (deprecated since 0.6 in favour of nl.while_loop): not zero. `frozen` marks the induction register
+    of a dynamic loop: writing to it is an error.
     """
 
     __slots__ = ("state", "frozen")
@@ -37,7 +39,11 @@ class VirtualRegister:
             "index with .ap(scalar_offset=...) or nl.ds"
         )
 
-    __bool__ = __int__ = __index__ = __float__ = _untraceable
+    def __bool__(self) -> bool:
+        warnings.warn("`while reg:` is deprecated; use nl.while_loop", DeprecationWarning, stacklevel=2)
+        return self.state != 0
+
+    __int__ = __index__ = __float__ = _untraceable
     __lt__ = __le__ = __gt__ = __ge__ = _untraceable
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __neg__ = _untraceable
     __floordiv__ = __mod__ = __and__ = __or__ = __lshift__ = __rshift__ = _untraceable

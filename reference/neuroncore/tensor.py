@@ -553,19 +553,25 @@ class Tensor:
         if self.indirection is None:
             self.check_bounds()
 
-    def check_bounds(self, extra: int = 0) -> None:
-        """Raise OutOfBounds unless every address (moved by `extra` elements) lies in the storage."""
+    def in_bounds(self) -> bool:
+        """Whether every address of the static pattern lies in the storage, on chip in its own partition."""
         low, high = self.extent()
-        low, high = low + extra, high + extra
         limit = self.storage.parts * self.free_elements
-        column_end = (self.offset + extra) % self.free_elements + (high - low - self._partition_span())
-        if low < 0 or high >= limit or (self.on_chip and column_end >= self.free_elements):
-            raise OutOfBounds(
-                "bounds",
-                f"Out-of-bound access for tensor `{self.name or 'unnamed'}`: element addresses [{low}, {high}] of "
-                f"pattern {self.get_pattern()} at offset {self.offset + extra} exceed its {limit} elements"
-                + (f" ({free_text(self)})" if self.on_chip else ""),
-            )
+        column_end = self.offset % self.free_elements + (high - low - self._partition_span())
+        return low >= 0 and high < limit and not (self.on_chip and column_end >= self.free_elements)
+
+    def check_bounds(self) -> None:
+        """Raise OutOfBounds unless `in_bounds`."""
+        if self.in_bounds():
+            return
+        low, high = self.extent()
+        limit = self.storage.parts * self.free_elements
+        raise OutOfBounds(
+            "bounds",
+            f"Out-of-bound access for tensor `{self.name or 'unnamed'}`: element addresses [{low}, {high}] of "
+            f"pattern {self.get_pattern()} at offset {self.offset} exceed its {limit} elements"
+            + (f" ({free_text(self)})" if self.on_chip else ""),
+        )
 
     def _partition_span(self) -> int:
         return (self.shape[0] - 1) * self.strides[0] if self.on_chip else 0

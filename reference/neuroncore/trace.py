@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .bytemask import Taken
+
 if TYPE_CHECKING:
     from .tensor import Tensor
 
@@ -108,15 +110,16 @@ class Trace:
         """Forget a storage that has died: its id may be used again."""
         self._by_storage.pop(identity, None)
 
-    def written(self, tensor: Tensor, instruction: Instruction) -> None:
-        """Copy what an instruction wrote through `tensor` into its tap."""
+    def written(self, tensor: Tensor, instruction: Instruction, taken: Taken = None) -> None:
+        """Copy what an instruction wrote through `tensor` (to the elements `taken`) into its tap."""
         tap = self._by_storage.get(id(tensor.storage))
         if tap is None:
             return
+        chosen = ... if taken is None else taken
         pitch = tensor.storage.row_bytes
         shape, strides, offset = tensor.geometry(pitch)
         target = np.ndarray(shape, tensor.fmt.storage, tap.values.data, offset, strides)
-        target[...] = tensor.array()
+        target[chosen] = tensor.array()[chosen]
         if not tap.instructions or tap.instructions[-1] is not instruction:
             tap.instructions.append(instruction)
         writer = len(tap.instructions) - 1
@@ -125,4 +128,4 @@ class Trace:
             tap.writers[...] = writer
             return
         scaled = tuple(s // item * 4 for s in strides)
-        np.ndarray(shape, np.int32, tap.writers.data, offset // item * 4, scaled)[...] = writer
+        np.ndarray(shape, np.int32, tap.writers.data, offset // item * 4, scaled)[chosen] = writer
