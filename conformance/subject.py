@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     from conformance.bounds import Bound
+    from conformance.tolerances import Tolerance
     from reference.contract import Contract, Refusal
 
 __all__ = [
@@ -173,6 +174,7 @@ class Subject:
     quantization    config -> label of its number formats, by which tolerances and required grades are
                     looked up (conformance/tolerances.py lists the labels); 'none' where nothing is quantised
     bounds          (config, inputs) -> per output the error bound of grade C, as far as one is derived
+    tolerances      rows of grade D that come before those of conformance/tolerances.py
     bench           rows of the benchmark
     """
 
@@ -194,6 +196,7 @@ class Subject:
     lane_fits: Callable[[Any, str], bool] = _every_lane_fits
     quantization: Callable[[Any], str] = _not_quantised
     bounds: Callable[[Any, Arrays], Mapping[str, Bound]] = _no_bounds
+    tolerances: tuple[Tolerance, ...] = ()
     bench: tuple[Bench, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,0 +1,45 @@
+"""From what a launch returned to named outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from conformance.subject import Arrays, Call
+
+
+class OutputError(ValueError):
+    """A kernel returned something else than its case module says it returns."""
+
+
+def fresh_arguments(call: Call) -> dict[str, Any]:
+    """Keyword arguments of one launch: in-place arrays are copies, so that inputs keep their bytes."""
+    in_place = set(call.in_place.values())
+    return {name: np.array(value) if name in in_place else value for name, value in call.arguments.items()}
+
+
+def named_outputs(call: Call, returned: Any, arguments: Mapping[str, Any]) -> Arrays:
+    """Outputs by name: returned tensors in the order of `call.returns`, in-place arguments as they are now.
+
+    Nested tuples count in reading order; None (an output that this config does not have) holds its place
+    and is left out. OutputError where the numbers do not fit.
+    """
+    values = list(_flat(returned))
+    if call.returns and len(values) != len(call.returns):
+        raise OutputError(f"the kernel returned {len(values)} tensors, expected {', '.join(call.returns)}")
+    outputs = {
+        name: np.asarray(value)
+        for name, value in zip(call.returns, values, strict=False)
+        if value is not None
+    }
+    return outputs | {output: np.asarray(arguments[name]) for output, name in call.in_place.items()}
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value

@@ -1,0 +1,18 @@
+"""The door to a kernel: refuse what the contract refuses, before anything is launched or written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conformance.subject import Arrays, Backend, Subject
+from reference.contract import raise_refusal
+
+
+def launch(subject: Subject, config: Any, inputs: Arrays, backend: Backend) -> Arrays:
+    """Named outputs of the implementation under test; `inputs` keep their bytes, in-place arguments too.
+
+    KernelArgumentError for the first rule that `config` violates; then the backend was not asked, and
+    nothing was written. Whatever a backend raises passes through.
+    """
+    raise_refusal(subject.legal(config))
+    return subject.kernel(config, inputs, backend)

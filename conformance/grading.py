@@ -1,0 +1,199 @@
+"""One output, one grade: the best that holds of A, B, C and D, after the gates that make it F at once.
+
+Order of the gates: shape and dtype; places of NaN and Inf; liveness (never written, all zero, constant);
+sentinels; then bits, envelope, bound, tolerance. A tolerance can therefore never excuse a dead output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.bounds import Bound, bound_faults
+from conformance.envelope import Envelope, envelope_faults, values64
+from conformance.grades import Grade
+from conformance.subject import Output
+from conformance.tolerances import Tolerance, tolerance_faults
+from reference.numerics.cast import cast
+from reference.numerics.formats import format_of
+from reference.numerics.ulp import same_bits, ulp_distance
+
+Array = NDArray[Any]
+
+#: Truth that is constant (or zero, or as before the launch) but for so many ULPs may rightly come out so.
+_ROUNDING_IN_ULP = 8
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an output is judged against. What is None is not there, and its grade cannot be had.
+
+    output      the record of the output
+    model       the model's array, in storage dtype
+    truth       float64, the same shape
+    before      for an output in place: the argument before the launch
+    undefined   bool, True where the contract leaves the value open; judged against the model alone
+    envelope    () -> Envelope; asked only when bits differ, since it costs many model runs
+    bound       per element bound against truth
+    tolerance   the published row
+    """
+
+    output: Output
+    model: Array | None = None
+    truth: Array | None = None
+    before: Array | None = None
+    undefined: Array | None = None
+    envelope: Callable[[], Envelope] | None = None
+    bound: Bound | None = None
+    tolerance: Tolerance | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The grade, and per better grade why it was missed ({'A': '3 of 512 elements differ'}).
+
+    A gate that rules out every grade stands under ''. Grades for which there is no evidence are not named.
+    """
+
+    grade: Grade
+    missed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """One line: what kept the output from the next better grade."""
+        return "; ".join(f"not {name}: {why}" if name else why for name, why in self.missed.items())
+
+
+def judge(got: Array, evidence: Evidence) -> Verdict:
+    """The grade of one output. ValueError where there is neither model nor truth to judge it against."""
+    golden = golden_of(got, evidence)
+    faults = structure_faults(got, golden)
+    if not faults:
+        faults = liveness_faults(got, golden, evidence) + _sentinel_faults(got, golden, evidence)
+    if faults:
+        return Verdict(Grade.F, {"": "; ".join(faults)})
+    missed: dict[str, str] = {}
+    for grade, is_available, faults_of in _GRADES:
+        if is_available(evidence):
+            faults = faults_of(got, golden, evidence)
+            if not faults:
+                return Verdict(grade, missed)
+            missed[grade.name] = "; ".join(faults)
+    if evidence.truth is not None and evidence.tolerance is None:
+        missed[Grade.D.name] = "no tolerance is published; Subject.tolerances may give one"
+    return Verdict(Grade.F, missed)
+
+
+def structure_faults(got: Array, golden: Array) -> list[str]:
+    """Differences of shape, dtype, or the places and signs of NaN and Inf."""
+    if got.shape != golden.shape:
+        return [f"shape {list(got.shape)}, expected {list(golden.shape)}"]
+    if got.dtype != golden.dtype:
+        return [f"dtype {got.dtype}, expected {golden.dtype}"]
+    special = [_special(array) for array in (got, golden)]
+    apart = special[0] != special[1]
+    if not apart.any():
+        return []
+    where = tuple(int(i) for i in np.argwhere(apart)[0])
+    found, expected = (float(values64(array[where])) for array in (got, golden))
+    count = int(apart.sum())
+    return [f"{count} NaN or Inf out of place, the first at {list(where)}: {found}, expected {expected}"]
+
+
+def liveness_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    """Whether an output is dead: unwritten, all zero or constant where golden is clearly something else."""
+    judged = _judged(golden, evidence)
+    out, want = got[judged], golden[judged]
+    if not want.size:
+        return []
+    before = None if evidence.before is None else evidence.before[judged]
+    if before is not None and _same(out, before) and _clearly_apart(want, before):
+        return [f"never written: argument {evidence.output.argument} is as it was before the launch"]
+    if not values64(out).any() and _clearly_apart(want, np.zeros_like(want)):
+        return ["all zero"]
+    if _same(out, np.full_like(out, out[0])) and _clearly_apart(want, np.full_like(want, want[0])):
+        return [f"constant {float(values64(out[0])):.9g}"]
+    return []
+
+
+def golden_of(got: Array, evidence: Evidence) -> Array:
+    """What stands for the right values: the model's, else truth rounded once into the output's dtype."""
+    if evidence.model is not None:
+        return evidence.model
+    if evidence.truth is None:
+        raise ValueError(f"output {evidence.output.name}: neither model nor truth to judge it against")
+    return cast(np.asarray(evidence.truth, np.float64), format_of(got.dtype))
+
+
+def _special(array: Array) -> NDArray[np.int8]:
+    """0 for finite elements, 1 and -1 for infinities, 2 for NaN."""
+    values = values64(array)
+    code = np.where(np.isnan(values), 2, np.where(np.isinf(values), np.sign(np.nan_to_num(values)), 0))
+    return code.astype(np.int8)
+
+
+def _judged(golden: Array, evidence: Evidence) -> NDArray[np.bool_]:
+    """Elements that truth speaks about: defined, finite, no sentinel."""
+    judged = np.isfinite(values64(golden)) & ~_is_sentinel(golden, evidence.output)
+    return judged if evidence.undefined is None else judged & ~evidence.undefined
+
+
+def _is_sentinel(golden: Array, output: Output) -> NDArray[np.bool_]:
+    codes = cast(np.asarray(output.sentinels, np.float64), format_of(golden.dtype))
+    return np.isin(values64(golden), values64(codes))
+
+
+def _sentinel_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    if not evidence.output.sentinels:
+        return []
+    places = _is_sentinel(golden, evidence.output)
+    wrong = places & (values64(got) != values64(golden))
+    return [f"{int(wrong.sum())} sentinels missing or changed"] if wrong.any() else []
+
+
+def _clearly_apart(a: Array, b: Array) -> bool:
+    """Whether some element differs by more than rounding could explain."""
+    return int(ulp_distance(a, b, format_of(a.dtype)).max()) > _ROUNDING_IN_ULP
+
+
+def _same(a: Array, b: Array) -> bool:
+    return bool(np.all(same_bits(a, b)))
+
+
+def _bit_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    differing = got.size - int(np.count_nonzero(same_bits(got, golden)))
+    return [f"{differing} of {got.size} elements differ"] if differing else []
+
+
+def _envelope_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    assert evidence.envelope is not None
+    return envelope_faults(got, evidence.envelope())
+
+
+def _bound_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    assert evidence.bound is not None
+    limit = np.where(_judged(golden, evidence), evidence.bound.limit, np.inf)
+    return bound_faults(values64(got), _truth(evidence), replace(evidence.bound, limit=limit))
+
+
+def _tolerance_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    assert evidence.tolerance is not None
+    judged = _judged(golden, evidence)
+    return tolerance_faults(values64(got)[judged], _truth(evidence)[judged], evidence.tolerance)
+
+
+def _truth(evidence: Evidence) -> Array:
+    return np.asarray(evidence.truth, np.float64)
+
+
+#: Grades from the best down, when there is evidence for them, and how faults are found.
+_GRADES = (
+    (Grade.A, lambda evidence: evidence.model is not None, _bit_faults),
+    (Grade.B, lambda evidence: evidence.envelope is not None, _envelope_faults),
+    (Grade.C, lambda evidence: not (evidence.bound is None or evidence.truth is None), _bound_faults),
+    (Grade.D, lambda evidence: not (evidence.tolerance is None or evidence.truth is None), _tolerance_faults),
+)

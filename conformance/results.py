@@ -1,0 +1,94 @@
+"""What came of a case: records that tell it in JSON and in text."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from conformance.grades import Grade
+
+#: 'refused': the contract says no. 'violation': the machine says that the kernel breaks one of its rules.
+#: 'crashed': anything else was raised. 'failed': an output is below its required grade.
+STATUSES = ("passed", "failed", "refused", "violation", "crashed")
+
+
+@dataclass(frozen=True)
+class OutputResult:
+    """One output of one rung beside what it had to be.
+
+    `rung` is 'model' or the backend's name. `max_ulp` and `differing` compare with the model (the model's
+    own with truth rounded once into its dtype), max_ulp as of `reference.numerics.ulp`; None where names,
+    shapes or dtypes forbid it. Errors are against truth, infinite where one side is not finite; None
+    without truth.
+    """
+
+    rung: str
+    name: str
+    dtype: str
+    grade: Grade
+    required: Grade
+    #: Why this grade is required.
+    because: str
+    #: Why no better grade was reached.
+    missed: str
+    elements: int = 0
+    differing: int | None = None
+    max_ulp: int | None = None
+    max_abs_error: float | None = None
+    relative_l2: float | None = None
+    #: The worst elements, '' where the grade suffices.
+    report: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the grade meets the required one."""
+        return self.grade.meets(self.required)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: grades as letters."""
+        letters = {"grade": self.grade.name, "required": self.required.name, "passed": self.passed}
+        plain = dataclasses.asdict(self) | letters
+        # JSON has no infinity.
+        return {name: repr(value) if value == float("inf") else value for name, value in plain.items()}
+
+    def text(self) -> str:
+        """What was reached, what was required, and the worst elements."""
+        head = f"{self.rung} {self.name}: grade {self.grade}, required {self.required} ({self.because})"
+        return "\n".join(part for part in (head, self.missed, self.report) if part)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case on its rungs. `error` is one line; `details` the traceback behind it, '' for a refusal."""
+
+    kernel: str
+    case: str
+    config: dict[str, Any]
+    lane: str
+    seed: int
+    backend: str
+    profile: dict[str, Any]
+    repro: str
+    status: str = "passed"
+    outputs: tuple[OutputResult, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    details: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rung ran and every output met its grade."""
+        return self.status == "passed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return dataclasses.asdict(self) | {"outputs": [output.to_dict() for output in self.outputs]}
+
+    def report(self) -> str:
+        """What went wrong, in text that ends with the command to run again; '' where nothing did."""
+        if self.passed:
+            return ""
+        head = f"{self.kernel} {self.case} on {self.backend}: {self.status}"
+        bad = [output.text() for output in self.outputs if not output.passed]
+        return "\n".join([part for part in (head, self.error, *bad) if part] + [f"again: {self.repro}"])

@@ -1,0 +1,147 @@
+"""One case on the ladder: truth, model, kernel; each rung judged against the one before it."""
+
+from __future__ import annotations
+
+import functools
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from conformance.backends import backend as make_backend
+from conformance.entry import launch
+from conformance.envelope import envelopes
+from conformance.judging import Reference, judge_rung
+from conformance.results import CaseResult, OutputResult
+from conformance.subject import Arrays, Backend, Case, Subject, config_to_dict, repro_command
+from reference.errors import KernelArgumentError
+from reference.neuroncore.errors import NkiValidationError
+from reference.neuroncore.options import Options
+from reference.numerics.profile import DEFAULT, NumericsProfile
+
+T = TypeVar("T")
+
+RUNGS = ("truth", "model", "kernel")
+
+
+def run_case(
+    subject: Subject,
+    case: Case,
+    backend: str | Backend = "sim",
+    profile: NumericsProfile = DEFAULT,
+    rungs: Iterable[str] = RUNGS,
+    envelope: bool = False,
+    candidates: Iterable[str] = (),
+) -> CaseResult:
+    """Runs a case and grades its outputs; whatever kernel, model or truth raise becomes a status.
+
+    `rungs` may leave some out: without 'truth' nothing is held against it, without 'model' the kernel is
+    graded against truth alone, without 'kernel' the model is. `envelope` allows grade B at the cost of one
+    model run per candidate of the open questions; `candidates` adds questions by name (U12). An illegal
+    config is taken to the kernel's door only. ValueError for an unknown rung; RuntimeError where the
+    backend cannot run here.
+    """
+    chosen = tuple(rungs)
+    if unknown := set(chosen) - set(RUNGS):
+        raise ValueError(f"unknown rung {sorted(unknown)[0]!r}; known: {', '.join(RUNGS)}")
+    on = named_backend(backend, profile) if isinstance(backend, str) else backend
+    return _Ladder(subject, case, on, profile, chosen, envelope, tuple(candidates)).climb()
+
+
+def named_backend(name: str, profile: NumericsProfile = DEFAULT) -> Backend:
+    """A backend by name, the embedded machine under `profile`. RuntimeError where it cannot run here."""
+    return make_backend(name, options=Options(profile=profile)) if name == "sim" else make_backend(name)
+
+
+class _Raised(Exception):
+    """Something was raised on the rung that this names; the cause is what."""
+
+
+@dataclass
+class _Ladder:
+    subject: Subject
+    case: Case
+    backend: Backend
+    profile: NumericsProfile
+    rungs: tuple[str, ...]
+    envelope: bool
+    candidates: tuple[str, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def climb(self) -> CaseResult:
+        try:
+            outputs = self._outputs()
+        except _Raised as raised:
+            return self._unfinished(str(raised), raised.__cause__ or raised)
+        status = "passed" if all(output.passed for output in outputs) else "failed"
+        return self._result(status, outputs=tuple(outputs))
+
+    def _outputs(self) -> list[OutputResult]:
+        subject, config = self.subject, self.case.config
+        if self._timed("legal", lambda: subject.legal(config)) is not None:
+            self._timed("kernel", lambda: launch(subject, config, {}, self.backend))
+        inputs = self._timed("build", lambda: subject.build(config, self.case.lane, self.case.seed))
+        truth = self._asked("truth", lambda: subject.truth(config, inputs))
+        model = self._asked("model", lambda: subject.model(config, inputs, profile=self.profile))
+        kernel = self._asked("kernel", lambda: launch(subject, config, inputs, self.backend))
+        return self._timed("grading", lambda: self._judged(inputs, truth, model, kernel))
+
+    def _judged(
+        self, inputs: Arrays, truth: Arrays | None, model: Arrays | None, kernel: Arrays | None
+    ) -> list[OutputResult]:
+        undefined = self.subject.undefined(self.case.config, inputs)
+        judge = functools.partial(judge_rung, self.subject, self.case)
+        results: list[OutputResult] = []
+        if model is not None and truth is not None:
+            results += judge("model", model, Reference(inputs, truth, undefined=undefined))
+        if kernel is not None and (model is not None or truth is not None):
+            spans = self._spans(inputs) if self.envelope and model is not None else None
+            results += judge(self.backend.name, kernel, Reference(inputs, truth, model, spans, undefined))
+        return results
+
+    def _spans(self, inputs: Arrays) -> Callable[[], Any]:
+        config, base = self.case.config, self.profile
+        return functools.cache(lambda: envelopes(self.subject, config, inputs, base, self.candidates))
+
+    def _asked(self, rung: str, step: Callable[[], Arrays]) -> Arrays | None:
+        return self._timed(rung, step) if rung in self.rungs else None
+
+    def _timed(self, rung: str, step: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return step()
+        except Exception as error:
+            raise _Raised(rung) from error
+        finally:
+            self.seconds[rung] = time.perf_counter() - started
+
+    def _unfinished(self, rung: str, error: BaseException) -> CaseResult:
+        status = _status(rung, error)
+        details = "" if status == "refused" else "".join(traceback.format_exception(error))
+        return self._result(status, error=f"{rung}: {type(error).__name__}: {error}", details=details)
+
+    def _result(self, status: str, **more: Any) -> CaseResult:
+        case = self.case
+        return CaseResult(
+            kernel=self.subject.name,
+            case=case.id,
+            config=config_to_dict(case.config),
+            lane=case.lane,
+            seed=case.seed,
+            backend=self.backend.name,
+            profile=self.profile.to_dict(),
+            repro=repro_command(self.subject, case, self.backend.name),
+            status=status,
+            seconds=self.seconds,
+            **more,
+        )
+
+
+def _status(rung: str, error: BaseException) -> str:
+    """Only a refusal at the kernel's door is one; the same exception out of a model is a crash."""
+    if rung != "kernel":
+        return "crashed"
+    if isinstance(error, KernelArgumentError):
+        return "refused"
+    return "violation" if isinstance(error, NkiValidationError) else "crashed"
