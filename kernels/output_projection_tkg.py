@@ -54,7 +54,11 @@ def output_projection_tkg(
     source = attention
     if static:
         scale, source = quantize_attention(attention, weight_scale, input_scale, weight.dtype)
-    packed = nl.ndarray((g * D, slots, (groups // slots) * B * S), dtype=source.dtype, name="attention_packed")
+    columns = (groups // slots) * B * S
+    if slots == 2:
+        packed = nl.ndarray((g * D, slots, columns), dtype=source.dtype, name="attention_packed")
+    else:
+        packed = nl.ndarray((g * D, columns), dtype=source.dtype, name="attention_packed").expand_dim(1)
     pack_heads(packed, source, g, slots)
     weight_view = weight.reshape((groups // slots, slots, g * D, H))
 

@@ -19,17 +19,15 @@ def output_projection_tkg_on_chip(
     quantization_type=QuantizationType.NONE,
     weight_scale=None,
     input_scale=None,
+    project=output_projection_tkg,
 ):
-    """Load attention into SBUF if asked, project, and store a result that stayed in SBUF as [LNC, ...] in HBM.
-
-    With attention_in_sb the second result is the SBUF tile of core 0 after the call, which must be unchanged.
-    """
+    """Load attention into SBUF if asked, project, and store a result that stayed in SBUF as [LNC, ...] in HBM."""
     n_prgs, prg = program_sharding()
     source = attention
     if attention_in_sb:
         source = nl.ndarray(attention.shape, dtype=attention.dtype, name="caller_attention")
         nisa.dma_copy(dst=source, src=attention)
-    result = output_projection_tkg(
+    result = project(
         source,
         weight,
         bias,
@@ -39,12 +37,8 @@ def output_projection_tkg_on_chip(
         weight_scale=weight_scale,
         input_scale=input_scale,
     )
-    kept = None
-    if attention_in_sb:
-        kept = nl.ndarray((n_prgs,) + attention.shape, dtype=attention.dtype, buffer=nl.shared_hbm, name="kept")
-        nisa.dma_copy(dst=kept[prg], src=source)
     if not OUT_IN_SB:
-        return result, kept
+        return result
     stacked = nl.ndarray((n_prgs,) + result.shape, dtype=result.dtype, buffer=nl.shared_hbm, name="stacked")
     nisa.dma_copy(dst=stacked[prg], src=result)
-    return stacked, kept
+    return stacked

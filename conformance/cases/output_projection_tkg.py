@@ -1,0 +1,286 @@
+"""output_projection_tkg as the suite sees it: configs, inputs, and the calls of truth, model and kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from conformance import lanes
+from conformance.randomness import Stream
+from conformance.subject import Bench, Call, Case, Output, Subject
+from reference import output_projection_tkg as reference
+from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, Config, refusal
+from reference.numerics.cast import to_float32
+
+Arrays = dict[str, NDArray[Any]]
+
+LANES = ("normal", "exact", "one_hot", "heavy_tailed", "fp8_edge", "subnormal", "poison")
+
+#: Random FP8 weights are drawn with this deviation, so that they use the format's range and stay below 240.
+_FP8_SPREAD = 32.0
+
+
+# ---- inputs -----------------------------------------------------------------------------------------------------
+
+
+def build(config: Config, lane: str, seed: int) -> Arrays:
+    """Inputs by argument name, in storage dtypes. Scales repeat one row 128 times (decision D6)."""
+    stream = Stream(seed, "output_projection_tkg", lane)
+    inputs = {
+        "attention": _attention(config, lane, stream.child("attention")),
+        "weight": _weight(config, lane, stream.child("weight")),
+    }
+    if config.bias is not None:
+        kind = lane if lane in ("exact", "heavy_tailed", "subnormal") else "normal"
+        inputs["bias"] = lanes.fill(kind, stream.child("bias"), (1, config.H), config.bias)
+    inputs |= _scales(config, lane, stream.child("scales"))
+    if lane == "exact":
+        _require_exact(config, inputs)
+    return inputs
+
+
+def _attention(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
+    shape = (config.D, config.B, config.N, config.S)
+    if lane == "one_hot":
+        # One place of the contraction per token, so that each row of the result is one row of the weight.
+        rows = lanes.fill(lane, stream, (config.B, config.S, config.N * config.D), config.dtype)
+        return np.ascontiguousarray(rows.reshape(config.B, config.S, config.N, config.D).transpose(3, 0, 2, 1))
+    values = lanes.fill("normal" if lane == "poison" else lane, stream, shape, config.dtype)
+    if lane == "poison":
+        # One token is NaN everywhere: its row of the result must be NaN, and no other.
+        keep = np.ones(shape, np.bool_)
+        keep[:, -1, :, -1] = False
+        values = lanes.poison(values, keep)
+    return values
+
+
+def _weight(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
+    shape = (config.N * config.D, config.H)
+    kind = lane if lane in ("exact", "heavy_tailed", "subnormal") else "normal"
+    quantized = config.weight_dtype == FP8 and kind == "normal"
+    return lanes.fill(kind, stream, shape, config.weight_dtype, _FP8_SPREAD if quantized else 1.0)
+
+
+def _scales(config: Config, lane: str, stream: Stream) -> Arrays:
+    """STATIC: one scale for weight and input; ROW: one per hidden index. Powers of two where bits must tie."""
+    if config.quantization == "NONE":
+        return {}
+    power_of_two = lane in ("exact", "one_hot", "subnormal")
+    columns = config.H if config.quantization == "ROW" else 1
+    if power_of_two:
+        weight_scale = stream.choice((0.5, 1.0, 2.0), (1, columns))
+    else:
+        weight_scale = stream.uniform(0.5 / _FP8_SPREAD, 2.0 / _FP8_SPREAD, (1, columns))
+    scales = {"weight_scale": np.repeat(weight_scale, 128, axis=0)}
+    if config.quantization == "STATIC":
+        scales["input_scale"] = np.full((128, 1), _input_scale(lane, stream), np.float32)
+    return scales
+
+
+def _input_scale(lane: str, stream: Stream) -> np.float32:
+    if lane in ("exact", "one_hot", "subnormal"):
+        return np.float32(0.5)
+    if lane == "fp8_edge":
+        # The edges 240, 248 and 448 arrive at the clamp as they are.
+        return np.float32(1.0)
+    # Slightly too small for the largest value, so that the clamp is reached: 4.9 deviations at most.
+    return np.float32(stream.uniform(0.7 * 4.9 / 240, 1.0 * 4.9 / 240))
+
+
+def _require_exact(config: Config, inputs: Arrays) -> None:
+    attention = to_float32(inputs["attention"]).transpose(2, 0, 1, 3).reshape(config.N * config.D, -1)
+    if config.quantization == "STATIC":
+        attention = attention / np.float32(inputs["input_scale"][0, 0])
+    lanes.require_exact_dot(attention, to_float32(inputs["weight"]), axis=0)
+
+
+# ---- configs ----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    """Legal configs: every flag, dtype, packing and double-row situation, at sizes a laptop runs in milliseconds."""
+    quantization = draw(st.sampled_from(("NONE", "STATIC", "ROW")))
+    double_row = quantization == "STATIC" and draw(st.booleans())
+    transpose_out, lnc = draw(st.booleans()), draw(st.sampled_from((1, 2)))
+    dtype, weight_dtype = draw(st.sampled_from(_dtype_pairs(quantization)))
+    unit = 128 if transpose_out else 512
+    sizes = _double_row_sizes(draw) if double_row else _sizes(draw)
+    return Config(
+        **sizes,
+        H=unit * lnc * draw(st.integers(1, 5 if transpose_out else 2)),
+        dtype=dtype,
+        weight_dtype=weight_dtype,
+        bias=draw(st.sampled_from((None, *FLOATS))),
+        transpose_out=transpose_out,
+        out_in_sb=draw(st.booleans()),
+        attention_in_sb=draw(st.booleans()),
+        quantization=quantization,
+        lnc=lnc,
+    )
+
+
+def _dtype_pairs(quantization: str) -> list[tuple[str, str]]:
+    if quantization == "STATIC":
+        return [(io, FP8) for io in FLOATS]
+    if quantization == "ROW":
+        return [(io, FP8) for io in FLOATS if io != "float32"]
+    return [(io, w) for io in FLOATS for w in FLOATS if (io == "float32") == (w == "float32")]
+
+
+def _sizes(draw: st.DrawFn) -> dict[str, int]:
+    tokens_left = 128
+    B = draw(st.sampled_from((1, 2, 3, 4, 5, 8, 16, 31, 33, 64, 128)))
+    tokens_left //= B
+    S = draw(st.integers(1, min(tokens_left, 8)))
+    D = draw(st.sampled_from((1, 13, 16, 32, 48, 64, 80, 96, 128)))
+    return {"B": B, "S": S, "N": draw(st.integers(1, 8)), "D": D}
+
+
+def _double_row_sizes(draw: st.DrawFn) -> dict[str, int]:
+    """Sizes at and around the double-row condition: groups even, groups*B a multiple of 32, B*S >= 64."""
+    D, N = draw(st.sampled_from(((128, 2), (128, 4), (128, 3), (64, 4), (64, 2), (32, 8), (96, 2), (48, 2))))
+    B, S = draw(st.sampled_from(((32, 2), (16, 4), (64, 1), (128, 1), (16, 8), (32, 4), (31, 2), (8, 8))))
+    return {"B": B, "S": S, "N": N, "D": D}
+
+
+#: Per rule, what turns a legal config into one that this rule refuses first.
+_VIOLATIONS: Mapping[str, Callable[[Config], Mapping[str, Any]]] = {
+    "flags_are_bool": lambda c: {"transpose_out": "STATIC"},
+    "quantization_kind": lambda c: {"quantization": "MX"},
+    "sizes_positive": lambda c: {"S": 0},
+    "lnc": lambda c: {"lnc": 3},
+    "attention_dtype": lambda c: {"dtype": FP8},
+    "weight_dtype": lambda c: {"weight_dtype": "bfloat16" if c.quantization != "NONE" else FP8},
+    "bias_dtype": lambda c: {"bias": "int32"},
+    "pe_float32": lambda c: {
+        "quantization": "NONE", "dtype": "float32", "weight_dtype": "bfloat16", "bias": None,
+    },
+    "h_multiple_of_lnc": lambda c: {"lnc": 2, "H": c.H // c.lnc * 2 + 1},
+    "tokens_at_most_128": lambda c: {"B": 129, "S": 1},
+    "head_size_at_most_128": lambda c: {"D": 129},
+    "h_multiple_of_512_lnc": lambda c: {"transpose_out": False, "H": 512 * c.lnc + 128 * c.lnc},
+    "h_multiple_of_128_lnc": lambda c: {"transpose_out": True, "H": 128 * c.lnc + 64 * c.lnc},
+    "nh_limit": lambda c: {
+        "transpose_out": True, "N": (81920 if c.weight_dtype == "float32" else 163840) // (512 * c.lnc) + 1,
+        "H": 512 * c.lnc, "D": 1,
+    },
+}  # fmt: skip
+
+
+@st.composite
+def illegal(draw: st.DrawFn) -> tuple[Config, str]:
+    """(config, rule that refuses it first)."""
+    rule = draw(st.sampled_from(sorted(_VIOLATIONS)))
+    legal = draw(configs())
+    return dataclasses.replace(legal, **_VIOLATIONS[rule](legal)), rule
+
+
+# ---- the three rungs --------------------------------------------------------------------------------------------
+
+
+def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> Call:
+    """The launch. On-chip operands go through a kernel that loads attention and stores the result."""
+    from kernels.common_types import QuantizationType
+    from kernels.output_projection_tkg_on_chip import output_projection_tkg_on_chip
+
+    arguments: dict[str, Any] = {
+        "attention": inputs["attention"],
+        "weight": inputs["weight"],
+        "bias": inputs.get("bias"),
+        "TRANSPOSE_OUT": config.transpose_out,
+        "OUT_IN_SB": config.out_in_sb,
+        "quantization_type": QuantizationType[config.quantization],
+        "weight_scale": inputs.get("weight_scale"),
+        "input_scale": inputs.get("input_scale"),
+    }
+    function = implementation
+    if config.attention_in_sb or config.out_in_sb:
+        function = output_projection_tkg_on_chip
+        arguments |= {"attention_in_sb": config.attention_in_sb, "project": implementation}
+    return Call(function, arguments, ("out",), config.lnc)
+
+
+def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """The same mathematics in plain fp32 NumPy; inputs are fp32 already."""
+    attention = inputs["attention"].transpose(1, 3, 2, 0).reshape(config.tokens, -1)
+    result: NDArray[np.float32] = attention @ inputs["weight"]
+    return result + inputs["bias"] if "bias" in inputs else result
+
+
+# ---- the catalog ------------------------------------------------------------------------------------------------
+
+_CI, _GOLDEN, _CHECK = frozenset({"ci"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
+
+
+def _case(name: str, lane: str = "normal", tags: frozenset[str] = _GOLDEN, note: str = "", **fields: Any) -> Case:
+    return Case(name, Config(**fields), lane, 0, tags, note)
+
+
+_LLAMA: dict[str, Any] = {"B": 4, "N": 8, "S": 1, "D": 128, "H": 8192, "lnc": 2}
+_SMALL: dict[str, Any] = {"B": 2, "N": 4, "S": 3, "D": 64, "H": 1024, "lnc": 2}
+_FP8: dict[str, Any] = {"weight_dtype": FP8, "bias": "bfloat16"}
+
+CATALOG = (
+    _case("decode-b4", tags=_CHECK, note="Llama-3-70B at TP8", **_LLAMA),
+    _case("decode-b4-bias", tags=_CHECK, bias="bfloat16", **_LLAMA),
+    _case("decode-b4-transposed", tags=_CHECK, transpose_out=True, **_LLAMA),
+    _case("decode-b4-static", tags=_CHECK, quantization="STATIC", **_FP8, **_LLAMA),
+    _case("decode-b4-row", tags=_CHECK, quantization="ROW", **_FP8, **_LLAMA),
+    _case("decode-b128", tags=_CHECK, note="the widest batch", B=128, N=8, S=1, D=128, H=8192, lnc=2),
+    _case("double-row-b32-s2", tags=_CHECK, quantization="STATIC", **_FP8, B=32, N=8, S=2, D=128, H=3072, lnc=2),
+    _case("limit-nh", tags=_CHECK, note="N*H at its limit", transpose_out=True, B=1, N=10, S=1, D=128, H=16384),
+    _case("plain", **_SMALL),
+    _case("plain-bias", bias="float32", **_SMALL),
+    _case("plain-fp16", dtype="float16", weight_dtype="float16", bias="float16", **_SMALL),
+    _case("plain-fp32", dtype="float32", weight_dtype="float32", bias="float32", **_SMALL),
+    _case("mixed-fp16-weight", weight_dtype="float16", **_SMALL),
+    _case("transposed-bias", transpose_out=True, bias="bfloat16", **_SMALL),
+    _case("transposed-ragged-tile", transpose_out=True, bias="bfloat16", B=5, N=2, S=4, D=128, H=7168, lnc=2),
+    _case("transposed-lnc2-h2-1", transpose_out=True, bias="bfloat16", B=2, N=2, S=2, D=64, H=256, lnc=2),
+    _case("sbuf-in-out", attention_in_sb=True, out_in_sb=True, bias="bfloat16", **_SMALL),
+    _case("sbuf-transposed", attention_in_sb=True, out_in_sb=True, transpose_out=True, **_SMALL),
+    _case("no-packing-d48", B=3, N=2, S=2, D=48, H=512, lnc=1),
+    _case("packing-n6-d32", "one_hot", B=2, N=6, S=2, D=32, H=512, lnc=1),
+    _case("static-bias", quantization="STATIC", **_FP8, **_SMALL),
+    _case("static-transposed", quantization="STATIC", transpose_out=True, **_FP8, **_SMALL),
+    _case("static-edge", "fp8_edge", quantization="STATIC", weight_dtype=FP8, **_SMALL),
+    _case("static-double-row", quantization="STATIC", **_FP8, B=32, N=4, S=2, D=128, H=1024, lnc=2),
+    _case("static-odd-groups", quantization="STATIC", **_FP8, B=32, N=7, S=2, D=128, H=512, lnc=1),
+    _case("row-bias", quantization="ROW", **_FP8, **_SMALL),
+    _case("row-transposed", quantization="ROW", transpose_out=True, **_FP8, **_SMALL),
+    _case("exact", "exact", bias="bfloat16", **_SMALL),
+    _case("exact-static", "exact", quantization="STATIC", **_FP8, **_SMALL),
+    _case("heavy-tailed", "heavy_tailed", bias="bfloat16", **_SMALL),
+    _case("subnormal", "subnormal", dtype="float16", weight_dtype="float16", **_SMALL),
+    _case("nan-token", "poison", bias="bfloat16", **_SMALL),
+)
+
+SUBJECT = Subject(
+    name="output_projection_tkg",
+    config_type=Config,
+    contract=CONTRACT,
+    outputs=(Output("out", description="projected hidden state; SBUF results stacked by core"),),
+    lanes=LANES,
+    catalog=CATALOG,
+    implementation="kernels.output_projection_tkg:output_projection_tkg",
+    legal=refusal,
+    strategy=configs,
+    illegal=illegal,
+    build=build,
+    truth=reference.truth,
+    model=reference.model,
+    call=call,
+    quantization=lambda config: {"NONE": "none"}.get(config.quantization, config.quantization.lower()),
+    bench=(
+        Bench("decode-b4", Config(**_LLAMA), _plain_fp32),
+        Bench("decode-b128", Config(B=128, N=8, S=1, D=128, H=8192, lnc=2), _plain_fp32),
+    ),
+)
+
+__all__ = ["CATALOG", "SUBJECT", "build", "call", "configs", "illegal"]
