@@ -1,0 +1,254 @@
+"""Instructions of the scalar engine: scale and bias, a function, and a sum in the engine's registers.
+
+fp32 inside, one rounding on write. The functions are those of `numerics.elementary` under the profile (S1 to S6);
+the tables of a real device are not public.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reference.numerics import alu
+from reference.numerics.cast import to_float32
+from reference.numerics.elementary import FUNCTIONS, activate, prelu
+
+from .accumulator import command_of, lanes_of
+from .arithmetic import Step, apply_two, flushed
+from .core import Core
+from .enums import reduce_cmd as ReduceCmd
+from .errors import MachineError, MachineWarning
+from .instruction import instruction
+from .operands import fp32_vector, numeric_pair, result_vector
+from .operators import one_of, operator_name
+from .tensor import Tensor
+
+F32 = NDArray[np.float32]
+
+#: Functions that `activation` documents. prelu needs the parameter of activate2.
+ACTIVATIONS = frozenset(
+    """abs arctan copy erf erf_dx exp gelu gelu_apprx_sigmoid gelu_apprx_sigmoid_dx gelu_apprx_tanh gelu_dx log mish
+    reciprocal relu rsqrt sigmoid sign silu silu_dx sin softplus sqrt square tanh""".split()
+)
+
+#: (op0, op1) of activate2.
+_STAGES = {
+    ("multiply", "add"),
+    ("multiply", "subtract"),
+    ("multiply", "bypass"),
+    ("add", "bypass"),
+    ("subtract", "bypass"),
+    ("bypass", "bypass"),
+}
+_COMMANDS = ("idle", "reset", "reduce", "reset_reduce")
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What an instruction asks of the registers, checked."""
+
+    command: str
+    op: str
+    result: Tensor | None
+
+
+@instruction("scalar")
+def activation(
+    core: Core,
+    dst: Any,
+    op: Any,
+    data: Any,
+    bias: Any = None,
+    scale: Any = 1.0,
+    reduce_op: Any = None,
+    reduce_res: Any = None,
+    reduce_cmd: Any = ReduceCmd.idle,
+) -> None:
+    """dst = op(data * scale + bias); see `nki.isa.activation`."""
+    _activation(core, dst, op, data, bias, scale, _reduction(core, data, reduce_op, reduce_res, reduce_cmd, ("add",)))
+
+
+@instruction("scalar")
+def activation_reduce(
+    core: Core, dst: Any, op: Any, data: Any, reduce_op: Any, reduce_res: Any, bias: Any = None, scale: Any = 1.0
+) -> None:
+    """activation with reduce_cmd.reset_reduce and a result tile."""
+    reduction = _reduction(core, data, reduce_op, reduce_res, ReduceCmd.reset_reduce, ("add",))
+    _activation(core, dst, op, data, bias, scale, reduction)
+
+
+def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, reduction: Reduction) -> None:
+    target, source = numeric_pair(dst, data, "data")
+    name = _function(op, ACTIVATIONS)
+    if bias is not None:
+        _check_bias(core, name, bias)
+    if isinstance(scale, Tensor) and scale.dtype != "float32":
+        raise MachineError("operand.dtype", f"{scale.dtype} must be float32", operand="scale")
+    values = _scaled(core, source, scale, bias)
+    _finish(core, target, source, _evaluate(core, name, values), reduction)
+
+
+def _function(op: Any, allowed: frozenset[str]) -> str:
+    name = operator_name(op)
+    if name not in allowed:
+        remedy = "use nisa.activate2 (gen4) for prelu" if name == "prelu" else f"use {', '.join(sorted(allowed))}"
+        raise MachineError("operator.unknown", f"nl.{name} is no activation function here", operand="op", remedy=remedy)
+    return name
+
+
+def _check_bias(core: Core, name: str, bias: Any) -> None:
+    level = core.generation.level
+    if not isinstance(bias, Tensor) and level < 3:
+        raise MachineError(
+            "activation.bias", "a number as bias needs NeuronCore-v3", operand="bias", remedy="pass a (P, 1) tile"
+        )
+    if isinstance(bias, Tensor) and bias.dtype == "tfloat32":
+        raise MachineError("operand.dtype", "tfloat32 is the one dtype a bias cannot have", operand="bias")
+    if name == "reciprocal" and level < 3:
+        raise MachineError("activation.bias", "reciprocal takes no bias on NeuronCore-v2", operand="bias")
+
+
+def _scaled(core: Core, source: Tensor, scale: Any, bias: Any) -> F32:
+    """data * scale + bias. A scale of 1 and no bias leave the bits alone, the sign of zero included."""
+    values = core.read_float("data", source)
+    factor = fp32_vector(core, "scale", scale, source.shape[0])
+    term = None if bias is None else fp32_vector(core, "bias", bias, source.shape[0])
+    if term is not None and core.profile.fma_scalar:
+        return alu.multiply_add(values, factor, term, core.profile, fused=True)
+    if isinstance(factor, np.ndarray) or factor != 1:
+        values = alu.BINARY["multiply"](values, factor, core.profile)
+    return values if term is None else alu.BINARY["add"](values, term, core.profile)
+
+
+# ---- the function -------------------------------------------------------------------------------------------------
+
+
+def _evaluate(core: Core, name: str, values: F32) -> F32:
+    if core.checked:
+        _warn_outside(core, name, values)
+    return flushed(core, activate(name, flushed(core, values), core.profile))
+
+
+def _warn_outside(core: Core, name: str, values: F32) -> None:
+    """Outside the documented range of a table the hardware gives invalid results."""
+    low, high = (np.float32(end) for end in FUNCTIONS[name].valid)
+    if not (np.isfinite(low) or np.isfinite(high)):
+        return
+    tested = np.abs(values) if name == "reciprocal" else values
+    outside = (tested < low) | (tested > high)
+    if outside.any():
+        example = float(values[outside][0])
+        warnings.warn(
+            f"nisa.{core.instruction.op}: {int(outside.sum())} of {values.size} arguments of {name} lie outside "
+            f"[{low:g}, {high:g}], where the hardware's table is invalid, e.g. {example:g} ({core.instruction.location})",
+            MachineWarning,
+            stacklevel=2,
+        )
+
+
+# ---- the registers ------------------------------------------------------------------------------------------------
+
+
+def _reduction(
+    core: Core, data: Any, op: Any, result: Any, command: Any, allowed: tuple[str, ...]
+) -> Reduction:
+    name = command_of(command, _COMMANDS)
+    if op is None:
+        if name in ("reduce", "reset_reduce"):
+            raise MachineError(
+                "reduce_op", f"reduce_cmd.{name} without reduce_op", operand="reduce_op", remedy="pass reduce_op=nl.add"
+            )
+        chosen = "add"
+    else:
+        chosen = one_of(core, op, allowed, "reduce_op").name
+    count = data.shape[0] if isinstance(data, Tensor) else 0
+    return Reduction(name, chosen, None if result is None else result_vector("reduce_res", result, count))
+
+
+def _finish(core: Core, target: Tensor, source: Tensor, output: F32, reduction: Reduction) -> None:
+    """Write dst, then the registers, then the read-out: a reduce_res that shares bytes with dst holds the sum."""
+    bits = core.rounded(output, target)
+    lanes = lanes_of(source)
+    registers = core.scalar_accumulator
+    seen = output
+    if not core.profile.act_reduce_precast and reduction.command != "idle":
+        seen = to_float32(bits, target.fmt)
+    registers.run(reduction.command, reduction.op, lanes, seen, core.profile)
+    core.write_bits("dst", target, bits)
+    if reduction.result is not None:
+        core.write("reduce_res", reduction.result, registers.read(lanes))
+
+
+# ---- activate2 ----------------------------------------------------------------------------------------------------
+
+
+@instruction("scalar", since=4)
+def activate2(
+    core: Core,
+    dst: Any,
+    op: Any,
+    data: Any,
+    imm0: Any,
+    imm1: Any,
+    op0: Any,
+    op1: Any,
+    relu_param: Any = 0.0,
+    reverse0: bool = False,
+    reverse1: bool = False,
+    reduce_op: Any = None,
+    reduce_res: Any = None,
+    reduce_cmd: Any = ReduceCmd.idle,
+) -> None:
+    """dst = op((data op0 imm0) op1 imm1); see `nki.isa.activate2`."""
+    target, source = numeric_pair(dst, data, "data")
+    reduction = _reduction(
+        core, data, reduce_op, reduce_res, reduce_cmd, ("add", "maximum", "minimum", "abs_max", "abs_min")
+    )
+    name = _function(op, ACTIVATIONS | {"prelu"})
+    values = _staged(core, source, (op0, imm0, reverse0), (op1, imm1, reverse1))
+    if name == "prelu":
+        output = prelu(values, fp32_vector(core, "relu_param", relu_param, source.shape[0]))
+    else:
+        output = _evaluate(core, name, values)
+    _finish(core, target, source, output, reduction)
+
+
+def _staged(core: Core, source: Tensor, stage0: tuple[Any, Any, bool], stage1: tuple[Any, Any, bool]) -> F32:
+    names = (operator_name(stage0[0]), operator_name(stage1[0]))
+    if names not in _STAGES:
+        listed = "; ".join(f"{a}, {b}" for a, b in sorted(_STAGES))
+        raise MachineError(
+            "operator.class", f"(op0, op1) = {names} is not supported", operand="op0", remedy=f"use one of {listed}"
+        )
+    imms = [imm for imm in (stage0[1], stage1[1]) if isinstance(imm, Tensor)]
+    if len(imms) == 2 and imms[0].dtype != imms[1].dtype:
+        raise MachineError(
+            "operand.dtype", f"imm0 {imms[0].dtype} and imm1 {imms[1].dtype} must have one dtype", operand="imm1"
+        )
+    steps = [_stage(core, position, *stage) for position, stage in enumerate((stage0, stage1))]
+    values = core.read_float("data", source)
+    if steps[0] is None:
+        return values
+    rights = [
+        None if step is None else fp32_vector(core, f"imm{position}", step.operand, source.shape[0])
+        for position, step in enumerate(steps)
+    ]
+    return apply_two(core, values, steps[0], rights[0], steps[1], rights[1], core.profile.fma_scalar)
+
+
+def _stage(core: Core, position: int, op: Any, imm: Any, reverse: bool) -> Step | None:
+    known = one_of(core, op, ("multiply", "add", "subtract", "bypass"), f"op{position}")
+    if known.name != "bypass":
+        return Step(known, imm, reverse)
+    if reverse:
+        raise MachineError(
+            "operator.reverse", f"reverse{position} has no operator to reverse", operand=f"op{position}",
+            remedy="pass reverse=False with nl.bypass",
+        )
+    return None
+
+
