@@ -118,10 +118,3 @@ def check_bank(core: Core, target: Tensor) -> None:
             operand="dst",
             remedy="let each matmul write inside one 2 KiB bank (512 float32)",
         )
-
-
-def stored(where: bool | Mask, fresh: Any, summed: Any) -> Any:
-    """The values to write: `summed` where the instruction accumulates, `fresh` where it overwrites."""
-    if isinstance(where, bool):
-        return summed if where else fresh
-    return np.where(where.reshape(fresh.shape), summed, fresh)

@@ -6,13 +6,15 @@ operands and what PSUM does with the result. Sources: API fact sheet 2.1, numeri
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reference.numerics.cast import cast, to_float32
-from reference.numerics.exact_dot import exact_dot
+from reference.numerics.dot import double_row_pass, matmul_pass, mx_pass
+from reference.numerics.mx import SCALE_OFFSETS, MxOperand
 
 from . import psum
 from .core import Core, flat
@@ -22,10 +24,12 @@ from .errors import MachineError
 from .instruction import check_compute, check_tensor, instruction
 from .tensor import Tensor
 
+Array = NDArray[Any]
 F32 = NDArray[np.float32]
 
 _WIDE = frozenset({"float32", "tfloat32"})
 _FP8 = frozenset({"float8_e4m3", "float8_e5m2"})
+_PACKED = frozenset({"float8_e4m3fn_x4", "float8_e5m2_x4", "float4_e2m1fn_x4"})
 _FLOATS = _FP8 | _WIDE | {"bfloat16", "float16"}
 #: OCP fp8, an operand from gen4 on.
 _OCP = "float8_e4m3fn"
@@ -54,13 +58,39 @@ def nc_matmul(
     _check_operand_types(core, still, flow, double)
     _check_shapes(core, target, still, flow, double, rows, columns)
     psum.check_bank(core, target)
-    left, right = _operand(core, "stationary", still, double), _operand(core, "moving", flow, double)
+    left, right, run = _array_pass(core, still, flow, double)
     core.counters.macs += still.size * target.size // target.shape[0]
     if is_transpose:
-        _transpose_mode(core, target, still, left, right)
+        _transpose_mode(core, target, still, left, right, run)
     else:
         _check_result_type(core, target)
-        _sum_into(core, target, left, right, accumulate)
+        _sum_into(core, target, run, accumulate)
+
+
+@instruction("tensor", since=4)
+def nc_matmul_mx(
+    core: Core,
+    dst: Any,
+    stationary: Any,
+    moving: Any,
+    stationary_scale: Any,
+    moving_scale: Any,
+    tile_position: Any = None,
+    tile_size: Any = None,
+    accumulate: bool | None = None,
+) -> None:
+    """dst[m, n] (+)= sum over k and lanes of scaled products; see `nki.isa.nc_matmul_mx` for the rules."""
+    still = check_compute("stationary", stationary, psum=False)
+    flow = check_compute("moving", moving, psum=False)
+    target = core.resolve("dst", check_compute("dst", dst, sbuf=False))
+    rows, columns = _tile_limits(core, tile_position or (), tile_size or (), False)
+    if columns != 128:
+        raise MachineError("matmul.tile", "an MX matmul takes row tiles only", remedy="tile_size=(rows, 128)")
+    _check_mx(core, target, still, flow, rows)
+    left = _mx_operand(core, "stationary", still, stationary_scale)
+    right = _mx_operand(core, "moving", flow, moving_scale)
+    core.counters.macs += 4 * still.size * target.size // target.shape[0]
+    _sum_into(core, target, lambda acc: mx_pass(left, right, core.profile, acc=acc), accumulate)
 
 
 @instruction("tensor")
@@ -90,7 +120,7 @@ def nc_transpose(core: Core, dst: Any, data: Any, engine: Any = engines.unknown)
     if core.generation.level < 3 and source.fmt.kind == "float":
         # gen2 multiplies by an identity: NaN and Inf spread along their row, -0 becomes +0.
         identity = np.eye(values.shape[0], dtype=np.float32)
-        product = _array_sum(core, to_float32(values, source.fmt), identity)
+        product = matmul_pass(to_float32(values, source.fmt), identity, core.profile)
         _overwrite(core, target, cast(product, target.fmt, core.profile))
     else:
         _overwrite(core, target, values.T)
@@ -115,7 +145,7 @@ def _tile_limits(core: Core, position: Any, size: Any, double: bool) -> tuple[in
             raise MachineError(
                 "matmul.tile",
                 f"{name} tile of {length} starting at {start}",
-                remedy=f"take a size of {[n for n in (32, 64, 128) if n >= smallest]} and start at a multiple of it",
+                remedy=f"take a size from {smallest} to 128 and start at a multiple of it",
             )
     if double and size[1] != 128:
         raise MachineError("matmul.tile", "double_row cannot be combined with column tiling")
@@ -141,7 +171,7 @@ def _check_operand_types(core: Core, still: Tensor, flow: Tensor, double: bool) 
     if kinds & _WIDE and not kinds <= _WIDE:
         raise MachineError(
             "matmul.dtype",
-            f"stationary {still.dtype} with moving {flow.dtype}: float32 and tfloat32 pair only with each other",
+            f"stationary {still.dtype} with moving {flow.dtype}: float32 and tfloat32 pair only with themselves",
             remedy="cast one operand",
         )
     if kinds == {"float8_e4m3", _OCP}:
@@ -192,8 +222,8 @@ def _check_result_shape(target: Tensor, height: int, width: int) -> None:
     if target.shape[0] != height or target.size != height * width:
         raise MachineError(
             "matmul.shape",
-            f"{target.shape} must have {height} partitions (free size of stationary) and {width} elements per "
-            "partition (free size of moving)",
+            f"{target.shape} must have {height} partitions (free size of stationary) and {width} elements "
+            "per partition (free size of moving)",
             operand="dst",
         )
 
@@ -233,37 +263,44 @@ def _check_transpose(target: Tensor, source: Tensor, limit: int) -> None:
 
 # ---- arithmetic ----
 
-
-def _operand(core: Core, role: str, tensor: Tensor, double: bool = False) -> NDArray[Any]:
-    """[K, free], or [K, 2, free] for double_row; storage dtype, tfloat32 rounded as the profile says (U5)."""
-    values = core.read(role, tensor)
-    shape = (values.shape[0], 2, -1) if double else (values.shape[0], -1)
-    values = values.reshape(shape)
-    return cast(values, "tfloat32", core.profile) if tensor.dtype == "tfloat32" else values
+#: What the array leaves in PSUM, given PSUM's old content or None.
+Pass = Callable[[F32 | None], F32]
 
 
-def _array_sum(core: Core, left: NDArray[Any], right: NDArray[Any]) -> F32:
-    """What the array puts out for one instruction, [M, N] in fp32."""
-    if left.ndim == 3:
-        return exact_dot(left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1]))
-    return exact_dot(left, right)
+def _array_pass(core: Core, still: Tensor, flow: Tensor, double: bool) -> tuple[Array, Array, Pass]:
+    """Both operands as [K, free] (double_row: [K, 2, free]) and the instruction's arithmetic on them."""
+    shape = (2, -1) if double else (-1,)
+    left, right = (
+        core.read(role, tensor, group=32).reshape(tensor.shape[0], *shape)
+        for role, tensor in (("stationary", still), ("moving", flow))
+    )
+
+    def run(acc: F32 | None) -> F32:
+        if double:
+            return double_row_pass(left, right, core.profile, acc=acc)
+        formats = {"a_format": _told_format(still), "b_format": _told_format(flow)}
+        return matmul_pass(left, right, core.profile, acc=acc, **formats)
+
+    return left, right, run
 
 
-def _sum_into(
-    core: Core, target: Tensor, left: NDArray[Any], right: NDArray[Any], accumulate: bool | None
-) -> None:
-    """PSUM gets the array's sum, or old content + sum in fp32, rounded once to the dtype of `target`."""
+def _told_format(tensor: Tensor) -> str | None:
+    return "tfloat32" if tensor.dtype == "tfloat32" else None
+
+
+def _sum_into(core: Core, target: Tensor, run: Pass, accumulate: bool | None) -> None:
+    """PSUM gets the array's sum, or old content and sum in fp32, rounded once to the dtype of `target`."""
     where = psum.accumulating(core, target, accumulate)
-    values = _array_sum(core, left, right)
-    if where is not False:
-        old = to_float32(flat(target.array(), target), target.fmt)
-        values = psum.stored(where, values, old + values)
-    _overwrite(core, target, cast(values, target.fmt, core.profile))
+    if where is False:
+        values = run(None)
+    else:
+        values = run(to_float32(flat(target.array(), target), target.fmt))
+        if where is not True:
+            values = np.where(where.reshape(values.shape), values, run(None))
+    _overwrite(core, target, values if target.dtype == "float32" else cast(values, target.fmt, core.profile))
 
 
-def _transpose_mode(
-    core: Core, target: Tensor, source: Tensor, left: NDArray[Any], right: NDArray[Any]
-) -> None:
+def _transpose_mode(core: Core, target: Tensor, source: Tensor, left: Array, right: Array, run: Pass) -> None:
     """is_transpose=True: the bits of `stationary` pass where `moving` is an identity (gen3 and later)."""
     if target.dtype != source.dtype:
         raise MachineError(
@@ -272,18 +309,96 @@ def _transpose_mode(
             operand="dst",
             remedy="is_transpose moves data as it is; cast with the copy",
         )
-    if core.generation.level >= 3 and _is_identity(right):
+    if core.generation.level >= 3 and left.ndim == 2 and _is_identity(right):
         _overwrite(core, target, left.T)
     else:
-        _overwrite(core, target, cast(_array_sum(core, left, right), target.fmt, core.profile))
+        _overwrite(core, target, cast(run(None), target.fmt, core.profile))
 
 
-def _is_identity(values: NDArray[Any]) -> bool:
+def _is_identity(values: Array) -> bool:
     count = values.shape[0]
     return values.shape == (count, count) and bool((values == np.eye(count, dtype=values.dtype)).all())
 
 
-def _overwrite(core: Core, target: Tensor, values: NDArray[Any]) -> None:
+def _overwrite(core: Core, target: Tensor, values: Array) -> None:
     target.array()[...] = values if values.shape == target.shape else values.reshape(target.shape)
     core.mark_written("dst", target, matmul=True)
     psum.matmul_wrote(target)
+
+
+# ---- block formats ----
+
+
+def _check_mx(core: Core, target: Tensor, still: Tensor, flow: Tensor, rows: int) -> None:
+    for role, tensor in (("stationary", still), ("moving", flow)):
+        if tensor.dtype not in _PACKED:
+            raise MachineError(
+                "matmul.dtype",
+                f"{tensor.dtype} is no operand of an MX matmul",
+                operand=role,
+                remedy=f"use one of {', '.join(sorted(_PACKED))}",
+            )
+    depth = still.shape[0]
+    if depth != flow.shape[0]:
+        raise MachineError(
+            "matmul.shape",
+            f"Matmul contraction dimension mismatch: stationary[0]={depth} != moving[0]={flow.shape[0]}",
+        )
+    if depth % 32 or depth > rows:
+        raise MachineError(
+            "matmul.shape", f"{depth} partitions: an MX matmul takes a multiple of 32, up to {rows}"
+        )
+    height, width = still.size // depth, flow.size // depth
+    if height % 2 or height > 128:
+        raise MachineError("matmul.shape", f"stationary free dimension {height} must be even and at most 128")
+    limit = _moving_limit(core, target)
+    if width > limit:
+        raise MachineError(
+            "matmul.shape", f"Matmul moving free dimension {width} exceeds gemm_moving_fmax={limit}"
+        )
+    _check_result_shape(target, height, width)
+    _check_result_type(core, target)
+
+
+def _mx_operand(core: Core, role: str, data: Tensor, scale: Any) -> MxOperand:
+    """The operand with the scales of its groups: rows 32 q .. 32 q + 3 of the scale view, q per 32
+    partitions."""
+    scales = _check_scale(role, data, scale)
+    width = data.size // data.shape[0]
+    quadrants = [
+        flat(core.read(f"{role}_scale", part), part)[:, :width]
+        for part in (_scale_rows(scales, q, width) for q in range(data.shape[0] // 32))
+    ]
+    values = core.read(role, data, group=32).reshape(data.shape[0], width)
+    return MxOperand.unpack(values, np.concatenate(quadrants), data.dtype)
+
+
+def _scale_rows(scales: Tensor, quadrant: int, width: int) -> Tensor:
+    rows = scales.slice(0, 32 * quadrant, 32 * quadrant + 4)
+    # Columns behind those of the data may hold anything, also bytes never written.
+    return rows.slice(1, 0, width) if rows.ndim == 2 and rows.shape[1] > width else rows
+
+
+def _check_scale(role: str, data: Tensor, scale: Any) -> Tensor:
+    role = f"{role}_scale"
+    scales = check_tensor(role, scale)
+    if scales.buffer.name != "sbuf":
+        raise MachineError("operand.memory", f"must be in ['sbuf'], got {scales.buffer.name}", operand=role)
+    if scales.dtype not in ("uint8", "float8_e8m0fnu"):
+        raise MachineError("matmul.dtype", f"{scales.dtype} must be uint8 or float8_e8m0fnu", operand=role)
+    if scales.start_partition % 32 not in SCALE_OFFSETS:
+        raise MachineError(
+            "partition.start",
+            f"scales start at partition {scales.start_partition}, which is not 0, 4, 8 or 12 in its quadrant",
+            operand=role,
+        )
+    needed = data.shape[0] - 28
+    if scales.shape[0] < needed or scales.size // scales.shape[0] < data.size // data.shape[0]:
+        raise MachineError(
+            "matmul.scale",
+            f"{scales.shape} holds no scale for every group of data {data.shape}: needs {needed} partitions "
+            f"and {data.size // data.shape[0]} columns",
+            operand=role,
+            remedy="keep the scales of 32 partitions in 4 rows of each quadrant of 32",
+        )
+    return scales
