@@ -1,7 +1,7 @@
 """The arithmetic and logic operations of the engines, by their NKI operator names.
 
 `BINARY` and `UNARY` are the arithmetic class: operands have been cast to float32, the result is float32 and
-not yet cast to the destination. IEEE 754 decides everything but what the profile asks: NaN and signed zeros in
+not yet cast to the destination. IEEE 754 decides all but what the profile asks: NaN and signed zeros in
 maximum and minimum (V5), subnormals (U6 `subnormals_alu`), the last bit of reciprocal, rsqrt and power (V6),
 and whether a multiply and an add are fused (V1, S1: `multiply_add`). `BITWISE` works on raw integer patterns,
 `INTEGER` on 32-bit integers as GpSimd does (G1). Sources: facts 5.1 to 5.3 and 7 of the numerics sheet.
