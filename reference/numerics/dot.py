@@ -26,6 +26,7 @@ from reference.numerics.exact_dot import exact_dot, exact_dot_passes
 from reference.numerics.exact_sum import add, few_total, narrow
 from reference.numerics.formats import format_of
 from reference.numerics.mx import MxOperand, scale_values
+from reference.numerics.operand import zero_subnormals
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import exact_reduce_add
 
@@ -157,15 +158,6 @@ def _operand(x: Any, fmt: object, profile: NumericsProfile) -> Array:
     if fmt is not None and format_of(fmt).name == "tfloat32":
         values = cast(values, "tfloat32", profile)
     return zero_subnormals(values) if profile.subnormals in ("daz", "daz_ftz") else values
-
-
-def zero_subnormals(x: Array) -> Array:
-    """The float array with its format's subnormals replaced by zeros of the same sign."""
-    unsigned = np.dtype(f"u{x.dtype.itemsize}")
-    sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
-    codes = x.view(unsigned)
-    normal = unsigned.type(1 << format_of(x.dtype).mantissa_bits)
-    return np.where(codes & ~sign < normal, codes & sign, codes).view(x.dtype)
 
 
 def _flush_result(total: Array, profile: NumericsProfile) -> Array:

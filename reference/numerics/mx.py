@@ -139,7 +139,7 @@ _EMAX = {"float8_e4m3fn_x4": 8, "float8_e5m2_x4": 15}
 def _shared_exponents(groups: Array, name: str, profile: NumericsProfile) -> tuple[Array, Array]:
     """(exponent of the scale, whether the group is NaN as a whole), both [G, F // 4]."""
     magnitude = np.abs(groups)
-    finite: Array = np.isfinite(groups).all(axis=(1, 3))
+    finite = np.isfinite(groups).all(axis=(1, 3))
     with np.errstate(invalid="ignore"):
         top = np.where(np.isfinite(magnitude), magnitude, 0).max(axis=(1, 3))
     top_exponent = np.frexp(top)[1] - 1
@@ -149,5 +149,5 @@ def _shared_exponents(groups: Array, name: str, profile: NumericsProfile) -> tup
     top_exponent = np.where(finite, top_exponent, 128)
     exponent = np.maximum(top_exponent - (_EMAX[name] - profile.mx_scale_bias), -127)
     exponent = np.where(finite & (top == 0), -127, exponent)
-    broken = ~finite & np.bool_(profile.mx_special == "nan_group")
+    broken: Array = np.logical_and(~finite, profile.mx_special == "nan_group")
     return np.where(broken, 0, exponent), broken

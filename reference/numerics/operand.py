@@ -116,6 +116,15 @@ def set_bit_span(x: Array) -> Array:
     return np.asarray(top - np.where(x == 0, _UNBOUNDED, lowest).min(axis=0))
 
 
+def zero_subnormals(x: Array) -> Array:
+    """The float array with its format's subnormals replaced by zeros of the same sign."""
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
+    codes = x.view(unsigned)
+    normal = unsigned.type(1 << format_of(x.dtype).mantissa_bits)
+    return np.where(codes & ~sign < normal, codes & sign, codes).view(x.dtype)
+
+
 def special_sums(left: Array, right: Array) -> Array:
     """What the products with NaN or infinity of left [B, K, M] and right [B, K, N] add up to, [B, M, N].
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.numerics.exact_sum import UNIT, narrow, total_to_float32
+from reference.numerics.operand import zero_subnormals
 from reference.numerics.profile import DEFAULT, NumericsProfile
 
 Array = NDArray[Any]
@@ -37,42 +38,76 @@ def reduce_add(
         axis: axis or axes to reduce.
         order: one of the candidates of V2; by default `profile.reduce_order`.
     """
-    return sum_rows(_rows(x, axis), order or profile.reduce_order)
+    return _result(sum_rows(_rows(x, axis, profile), order or profile.reduce_order), profile)
 
 
 def reduce_subtract(
     x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None
 ) -> Array:
     """First value minus all the others: `reduce_add` of (x0, -x1, -x2, ...)."""
-    rows = _rows(x, axis)
-    return sum_rows(np.concatenate([rows[..., :1], -rows[..., 1:]], axis=-1), order or profile.reduce_order)
+    rows = _rows(x, axis, profile)
+    signed = np.concatenate([rows[..., :1], -rows[..., 1:]], axis=-1)
+    return _result(sum_rows(signed, order or profile.reduce_order), profile)
 
 
 def reduce_multiply(
     x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None
 ) -> Array:
     """Product of float32 values; every multiplication rounds, so 'exact' means the chain. Empty: 1."""
-    return _ordered(_rows(x, axis), order or profile.reduce_order, np.multiply, np.float32(1))
+    rows = _rows(x, axis, profile)
+    return _result(_ordered(rows, order or profile.reduce_order, np.multiply, np.float32(1)), profile)
 
 
 def reduce_max(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Largest float32 value; the chain ((x0 max x1) max x2) ... under the rules of V5. Empty: -inf."""
-    return _extremum(_rows(x, axis), profile, np.maximum, -np.inf)
+    return _result(_extremum(_rows(x, axis, profile), profile, np.maximum, -np.inf), profile)
 
 
 def reduce_min(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Smallest float32 value; the chain ((x0 min x1) min x2) ... under the rules of V5. Empty: +inf."""
-    return _extremum(_rows(x, axis), profile, np.minimum, np.inf)
+    return _result(_extremum(_rows(x, axis, profile), profile, np.minimum, np.inf), profile)
 
 
 def reduce_abs_max(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Value of the largest magnitude with its sign; of equal magnitudes the last (gen4). Empty: 0."""
-    return _extremum_of_magnitude(_rows(x, axis), profile, np.maximum, 0.0)
+    return _result(_extremum_of_magnitude(_rows(x, axis, profile), profile, np.maximum, 0.0), profile)
 
 
 def reduce_abs_min(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Value of the smallest magnitude with its sign; of equal magnitudes the last (gen4). Empty: +inf."""
-    return _extremum_of_magnitude(_rows(x, axis), profile, np.minimum, np.inf)
+    return _result(_extremum_of_magnitude(_rows(x, axis, profile), profile, np.minimum, np.inf), profile)
+
+
+def reduce_logical_and(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
+    """1.0 where all values are true (nonzero, NaN included), else 0.0. Empty: 1."""
+    return np.asarray((_rows(x, axis, profile) != 0).all(axis=-1), np.float32)
+
+
+def reduce_logical_or(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
+    """1.0 where any value is true (nonzero, NaN included), else 0.0. Empty: 0."""
+    return np.asarray((_rows(x, axis, profile) != 0).any(axis=-1), np.float32)
+
+
+def reduce_logical_xor(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
+    """1.0 where the number of true values is odd, else 0.0. Empty: 0."""
+    return np.asarray((_rows(x, axis, profile) != 0).sum(axis=-1) % 2, np.float32)
+
+
+#: Reductions by NKI operator name: (x, profile, axis) -> float32.
+REDUCTIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
+    {
+        "add": reduce_add,
+        "subtract": reduce_subtract,
+        "multiply": reduce_multiply,
+        "maximum": reduce_max,
+        "minimum": reduce_min,
+        "abs_max": reduce_abs_max,
+        "abs_min": reduce_abs_min,
+        "logical_and": reduce_logical_and,
+        "logical_or": reduce_logical_or,
+        "logical_xor": reduce_logical_xor,
+    }
+)
 
 
 def accumulate(
@@ -92,40 +127,31 @@ def accumulate(
 
     Args:
         register: float32 [...], the shape of `x` without the reduced axes.
-        x: float32 values before the cast to the destination (V3, S4 decide what the caller passes).
-        op: 'add', 'subtract', 'multiply', 'maximum' or 'max', 'minimum' or 'min', 'abs_max', 'abs_min'.
+        x: float32 values, before or after the cast to the destination: V3 and S4 decide what the caller
+            passes.
+        op: 'add', 'multiply', or any other name of `REDUCTIONS`.
         engine: 'vector' reads V3 `accum_order`, 'scalar' S4 `act_reduce_order`, 'gpsimd' G1.
     """
     order = getattr(profile, REGISTER_ORDERS[engine])
-    rows = _rows(x, axis)
+    rows = _rows(x, axis, profile)
     start = np.broadcast_to(np.asarray(register, np.float32), rows.shape[:-1])
     if op == "add":
-        return sum_rows(rows, order, start)
+        return _result(sum_rows(rows, order, start), profile)
     if op == "multiply":
-        return _ordered(rows, order, np.multiply, np.float32(1), start)
+        return _result(_ordered(rows, order, np.multiply, np.float32(1), start), profile)
     with_start = np.concatenate([start[..., None], rows], axis=-1)
     if op == "subtract":
         return reduce_subtract(with_start, profile, order=order)
-    return EXTREMA[op](with_start, profile)
+    return REDUCTIONS[op](with_start, profile)
 
 
 #: Engine -> profile field with the order of its accumulation registers.
 REGISTER_ORDERS: Mapping[str, str] = MappingProxyType(
     {"vector": "accum_order", "scalar": "act_reduce_order", "gpsimd": "partition_reduce_order"}
 )
-EXTREMA: Mapping[str, Callable[..., Array]] = MappingProxyType(
-    {
-        "maximum": reduce_max,
-        "max": reduce_max,
-        "minimum": reduce_min,
-        "min": reduce_min,
-        "abs_max": reduce_abs_max,
-        "abs_min": reduce_abs_min,
-    }
-)
 
 
-def _rows(x: Any, axis: Axes) -> Array:
+def _rows(x: Any, axis: Axes, profile: NumericsProfile) -> Array:
     """float32 [..., n] with the reduced axes, in row-major order, as the last one."""
     values: Array = np.asarray(x)
     if values.dtype != np.float32:
@@ -133,7 +159,13 @@ def _rows(x: Any, axis: Axes) -> Array:
     axes = tuple(sorted(a % values.ndim for a in ((axis,) if isinstance(axis, int) else axis)))
     moved = np.moveaxis(values, axes, range(values.ndim - len(axes), values.ndim))
     kept = moved.shape[: values.ndim - len(axes)]
-    return moved.reshape(*kept, math.prod(moved.shape[len(kept) :]))
+    rows = moved.reshape(*kept, math.prod(moved.shape[len(kept) :]))
+    return zero_subnormals(rows) if profile.subnormals_alu in ("daz", "daz_ftz") else rows
+
+
+def _result(y: Array, profile: NumericsProfile) -> Array:
+    # Not modelled: a chain that flushes its partial sums one by one.
+    return zero_subnormals(y) if profile.subnormals_alu in ("ftz", "daz_ftz") else y
 
 
 # --- sums -------------------------------------------------------------------------------------------------
