@@ -40,7 +40,7 @@ from reference.cascaded_softmax import (
 )
 from reference.contracts.attention_tkg import Config, validate
 from reference.contracts.attention_tkg_plan import PARTITIONS, Plan
-from reference.kv_cache import key_tiles, replace_tail
+from reference.kv_cache import key_tiles
 from reference.numerics.alu import BINARY, UNARY
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.dot import matmul_pass
@@ -113,8 +113,10 @@ class _Operands:
     """What the cores compute with: [B, ...] over all batches of the call, tokens in order."""
 
     q: Array  # [B, d, G]
-    keys: Array  # [B, S, d]
-    values: Array  # [B, S, d], rows that nobody keeps are 0
+    keys: Array  # [B, S, d], the last s slots stale
+    values: Array  # [B, S, d], likewise
+    new_keys: Array  # [B, s, d], what is in those slots
+    new_values: Array  # [B, s, d]
     kept: Bool  # [B, S, G]
     sink: Array | None  # [G]
 
@@ -157,13 +159,14 @@ def _rotate(job: _Job, inputs: Arrays, q: Array, k_active: Array, core: int) -> 
 
 def _operands(job: _Job, inputs: Arrays, q: Array, k_active: Array) -> _Operands:
     config, profile = job.config, job.profile
-    keys, values = prior_rows(config, inputs)
-    kept = kept_keys(config, inputs, profile)
-    new_keys = cast(k_active[:, :, 0].transpose(1, 2, 0), config.kv_dtype, profile)
-    values = replace_tail(values, cast(inputs["v_active"][:, 0], config.kv_dtype, profile))
-    values[~kept.any(axis=2)] = 0
-    columns = q.reshape(config.d_head, config.bs, -1).transpose(1, 0, 2)
-    return _Operands(columns, replace_tail(keys, new_keys), values, kept, sink_columns(config, inputs))
+    return _Operands(
+        q.reshape(config.d_head, config.bs, -1).transpose(1, 0, 2),
+        *prior_rows(config, inputs),
+        cast(k_active[:, :, 0].transpose(1, 2, 0), config.kv_dtype, profile),
+        cast(inputs["v_active"][:, 0], config.kv_dtype, profile),
+        kept_keys(config, inputs, profile),
+        sink_columns(config, inputs),
+    )
 
 
 # --- one batch tile on all cores --------------------------------------------------------------------------
@@ -192,11 +195,20 @@ class _Core:
         return x[self.batches.start : self.batches.stop]
 
     def tokens(self, x: Array, f: int) -> Array:
-        """This core's batches and flash tile f of x [B, S, ...], as key tiles [batches, n, 128, ...]."""
-        plan = self.job.plan
-        tile = plan.flash_tiles[f]
+        """This core's batches and flash tile f of x [B, S, ...], in token order."""
+        tile = self.job.plan.flash_tiles[f]
         start = self.first + tile.offset
-        return key_tiles(self.rows(x)[:, start : start + tile.keys], plan.layout, plan.block_len)
+        return self.rows(x)[:, start : start + tile.keys]
+
+    def tiles(self, x: Array) -> Array:
+        """x [batches, keys, ...] of one flash tile as key tiles [batches, n, 128, ...]."""
+        return key_tiles(x, self.job.plan.layout, self.job.plan.block_len)
+
+    def new_slots(self, f: int) -> int:
+        """How many slots at the end of flash tile f hold new tokens."""
+        plan, config = self.job.plan, self.job.config
+        ends = self.first + plan.keys_per_core == config.curr_sprior
+        return config.s_active if ends and f == len(plan.flash_tiles) - 1 else 0
 
     def column(self, point: str, value: Array, *index: int) -> Array:
         """Report a value [batches, G] in tiles of 128 columns, and hand it on."""
@@ -241,16 +253,15 @@ def _batch_tile(
 
 def _scores(core: _Core, operands: _Operands, f: int) -> Float32:
     """Scores [batches, n, 128, G] of a flash tile, -inf where dropped."""
-    plan = core.job.plan
-    tile = plan.flash_tiles[f]
-    start = core.first + tile.offset
-    keys = core.rows(operands.keys)[:, start : start + tile.keys]
+    profile, new = core.job.profile, core.new_slots(f)
+    prior = core.tokens(operands.keys, f)
+    keys = [prior[:, : prior.shape[1] - new], core.rows(operands.new_keys)[:, :new]]
     # Each score is a contraction of its own, so keys may keep their token order here.
-    scores = matmul_pass(keys.transpose(0, 2, 1), core.rows(operands.q), core.job.profile)
-    tiles = key_tiles(scores, plan.layout, plan.block_len)
+    scores = [matmul_pass(x.transpose(0, 2, 1), core.rows(operands.q), profile) for x in keys if x.size]
+    tiles = core.tiles(np.concatenate(scores, axis=1) if len(scores) > 1 else scores[0])
     if core.job.record.enabled:
         _tell_scores(core, tiles, f)
-    return drop(tiles, core.tokens(operands.kept, f))
+    return drop(tiles, core.tiles(core.tokens(operands.kept, f)))
 
 
 def _tell_scores(core: _Core, tiles: Float32, f: int) -> None:
@@ -329,7 +340,7 @@ def _sums(core: _Core, prob: Array, older: Float32 | None, sink: Array | None, f
 def _values(core: _Core, prob: Array, operands: _Operands, f: int) -> None:
     """Adds P V of this flash tile to the running output."""
     job = core.job
-    values = core.tokens(operands.values, f)
+    values = core.tiles(_tile_values(core, operands, f))
     psum = matmul_pass(values[:, 0], prob[:, 0], job.profile)
     for t in range(1, values.shape[1]):
         psum = matmul_pass(values[:, t], prob[:, t], job.profile, acc=psum)
@@ -344,6 +355,16 @@ def _values(core: _Core, prob: Array, operands: _Operands, f: int) -> None:
         core.out = job.op("add", core.wide("out_scaled", scaled, f), psum)
     if job.flash_tiles > 1:
         core.wide("run_out", core.out, f)
+
+
+def _tile_values(core: _Core, operands: _Operands, f: int) -> Array:
+    """Values [batches, keys, d] of a flash tile: new tokens in place, rows that no column keeps 0."""
+    values, new = np.array(core.tokens(operands.values, f)), core.new_slots(f)
+    values[:, values.shape[1] - new :] = core.rows(operands.new_values)[:, :new]
+    kept = core.tokens(operands.kept, f).any(axis=2)
+    if not kept.all():
+        values[~kept] = 0
+    return values
 
 
 def _merged_sums(cores: list[_Core]) -> list[Float32]:
