@@ -10,19 +10,24 @@ from numpy.typing import NDArray
 
 from conformance.golden_manifest import GoldenEntry, GoldenPoint
 from conformance.golden_store import Golden
-from conformance.mismatch import difference, mismatch_report
+from conformance.mismatch import mismatch_report
+from reference.numerics.metrics import compare
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class OutputDrift:
-    """One output that is not what it was. `max_ulp` is -1 where one side is NaN, or nothing compares."""
+    """One output that is not what it was.
+
+    `max_ulp` is None where shapes or dtypes differ or one side is missing; `NAN_DISTANCE` where a NaN
+    came or went.
+    """
 
     name: str
     changed: int
     elements: int
-    max_ulp: int
+    max_ulp: int | None
     #: Worst elements first, several lines.
     report: str
 
@@ -81,14 +86,14 @@ def _outputs(stored: Arrays, now: Arrays) -> list[OutputDrift]:
 def _output(name: str, stored: NDArray[Any] | None, now: NDArray[Any] | None) -> OutputDrift | None:
     if stored is None or now is None:
         whole = sum(array.size for array in (stored, now) if array is not None)
-        return OutputDrift(name, whole, whole, -1, f"{name}: {'new' if stored is None else 'gone'}")
+        return OutputDrift(name, whole, whole, None, f"{name}: {'new' if stored is None else 'gone'}")
     if stored.shape != now.shape or stored.dtype != now.dtype:
-        return OutputDrift(name, now.size, now.size, -1, mismatch_report(name, now, stored))
-    found = difference(now, stored)
-    if not found.differing:
+        return OutputDrift(name, now.size, now.size, None, mismatch_report(name, now, stored))
+    found = compare(now, stored)
+    if not found.different:
         return None
     report = mismatch_report(name, now, stored)
-    return OutputDrift(name, found.differing, found.elements, found.max_ulp, report)
+    return OutputDrift(name, found.different, found.elements, found.max_ulp, report)
 
 
 def _first_moved(before: tuple[GoldenPoint, ...], now: tuple[GoldenPoint, ...]) -> str:

@@ -1,0 +1,1 @@
+"""The command line `nki-oracle`: one module per command."""

@@ -1,0 +1,169 @@
+"""`nki-oracle check`: cases through truth, model and kernel, each output beside the grade it must reach."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from conformance.grades import Grade
+from conformance.mismatch import ulp_text
+from conformance.results import CaseResult, OutputResult
+from conformance.runner import run_case
+from conformance.subject import Case, Subject
+from tools import selection
+from tools.errors import BadInput
+from tools.output import console, write_json
+from tools.pool import run_all
+
+_SHOWN_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to run, in words that another process understands."""
+
+    kernel: str
+    implementation: str
+    case: Case
+    backend: str
+    envelope: bool
+
+
+def check(
+    kernels: Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")] = None,
+    case: Annotated[list[str] | None, typer.Option(help="Id of one case, or its 'cfg:' text.")] = None,
+    tag: Annotated[str, typer.Option(help="Which catalog cases; 'all' for every one.")] = "check",
+    lane: Annotated[str | None, typer.Option(help="Run the cases with data of this lane.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Run the cases with data of this seed.", min=0)] = None,
+    backend: Annotated[str, typer.Option(help="What executes the kernels.")] = "sim",
+    kernel: Annotated[str | None, typer.Option(help="Another implementation: module:attribute.")] = None,
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Also try for grade B (many model runs).")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the results here; - for stdout.")
+    ] = None,
+) -> int:
+    """Run cases through truth, model and kernel; exit 0 if every output reaches its required grade."""
+    started = time.perf_counter()
+    selection.usable_backend(backend)
+    chosen = _subjects(kernels or [], case or [], kernel)
+    todo = [
+        Job(subject.name, subject.implementation, one, backend, envelope)
+        for subject in chosen
+        for one in selection.with_data(subject, _cases(subject, case, tag), lane, seed)
+    ]
+    if not todo:
+        raise BadInput(f"no case fits lane '{lane}'" if lane else "there is no case to run")
+    results = run_all(run, todo, jobs, "checking")
+    if json_file is not None:
+        write_json(json_file, _document(backend, results))
+    if json_file != Path("-"):
+        _show(results, time.perf_counter() - started)
+    return 0 if all(result.passed for result in results) else 1
+
+
+def run(job: Job) -> CaseResult:
+    """The result of one job; never raises for what a kernel, model or truth does."""
+    subject = selection.subject(job.kernel).with_implementation(job.implementation)
+    return run_case(subject, job.case, job.backend, envelope=job.envelope)
+
+
+def _subjects(names: list[str], cases: list[str], implementation: str | None) -> list[Subject]:
+    for option, value in (("--case", cases), ("--kernel", implementation)):
+        if value and len(names) != 1:
+            raise BadInput(f"{option} belongs to one kernel: name exactly one before it")
+    chosen = selection.subjects(names)
+    if implementation is None:
+        return chosen
+    subject = chosen[0].with_implementation(implementation)
+    _require_importable(subject)
+    return [subject]
+
+
+def _require_importable(subject: Subject) -> None:
+    # Kernels of others lie beside the caller, where a console script does not look by itself.
+    sys.path.append("")
+    try:
+        subject.load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"--kernel {subject.implementation} cannot be imported: {error}") from None
+
+
+def _cases(subject: Subject, names: list[str] | None, tag: str) -> list[Case]:
+    return selection.named(subject, names) if names else selection.tagged(subject, tag)
+
+
+# ---------------------------------------------------------------------------------------- showing
+
+
+def _show(results: list[CaseResult], seconds: float) -> None:
+    console().print(_table(results))
+    failures = [result for result in results if not result.passed]
+    for result in failures[:_SHOWN_FAILURES]:
+        console().print(result.report(), markup=False, highlight=False, end="\n\n")
+    if len(failures) > _SHOWN_FAILURES:
+        console().print(f"... and {len(failures) - _SHOWN_FAILURES} more; --json holds all of them\n")
+    if len(results) == 1 and results[0].details:
+        console().print(results[0].details, markup=False, highlight=False)
+    passed = len(results) - len(failures)
+    console().print(f"{passed} of {len(results)} cases passed in {seconds:.1f} s", highlight=False)
+
+
+def _table(results: list[CaseResult]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("kernel", "case", "output", "rung"):
+        table.add_column(name, overflow="fold")
+    for name in ("grade", "required", "max ULP", "rel. error vs truth", "seconds"):
+        table.add_column(name, justify="right")
+    for result in results:
+        for index, output in enumerate(result.outputs):
+            table.add_row(
+                *_case_cells(result, index), *_output_cells(output), _seconds(result, output, index)
+            )
+        if not result.outputs:
+            table.add_row(*_case_cells(result, 0), "", "", f"[red]{result.status}[/red]")
+    return table
+
+
+def _case_cells(result: CaseResult, index: int) -> tuple[str, str]:
+    return (result.kernel, result.case) if index == 0 else ("", "")
+
+
+def _output_cells(output: OutputResult) -> tuple[str, ...]:
+    color = "green" if output.passed else "red"
+    required = "-" if output.required is Grade.F else str(output.required)
+    grade = f"[{color}]{output.grade}[/{color}]"
+    return output.name, output.rung, grade, required, _ulp(output.max_ulp), _error(output.relative_l2)
+
+
+def _seconds(result: CaseResult, output: OutputResult, index: int) -> str:
+    """On the first row of each rung: how long that rung took."""
+    if any(other.rung == output.rung for other in result.outputs[:index]):
+        return ""
+    return f"{result.seconds.get('model' if output.rung == 'model' else 'kernel', 0.0):.2f}"
+
+
+def _ulp(value: int | None) -> str:
+    return "-" if value is None else ulp_text(value).removesuffix(" ULP")
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2e}"
+
+
+def _document(backend: str, results: list[CaseResult]) -> dict[str, Any]:
+    return {
+        "command": "check",
+        "version": 1,
+        "backend": backend,
+        "passed": all(result.passed for result in results),
+        "results": [result.to_dict() for result in results],
+    }
