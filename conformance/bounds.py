@@ -46,16 +46,16 @@ def bound_faults(got: NDArray[Any], truth: NDArray[np.float64], bound: Bound) ->
 
 def _element_fault(error: NDArray[Any], limit: NDArray[Any], outside: NDArray[np.bool_]) -> str:
     excess = np.divide(np.abs(error), limit, out=np.full_like(error, np.inf), where=limit > 0)
-    worst = float(np.nan_to_num(excess[outside], nan=np.inf).max())
+    worst = float(np.nan_to_num(excess[outside], nan=np.inf, posinf=np.inf).max())
     return f"{int(outside.sum())} elements outside their bound, the worst at {worst:.3g} times it"
 
 
 def _tensor_faults(shares: NDArray[np.float64], bound: Bound) -> list[str]:
     variance, bias = float(np.mean(np.square(shares))), abs(float(np.mean(shares)))
     independent = min(bound.independent or shares.size, shares.size)
-    # One element may use all of its bound; a tensor of n independent ones may not.
-    most_variance = max(0.4 / bound.roundings, 1.0 / independent)
-    most_bias = min(1.0, 2.0 / math.sqrt(bound.roundings * independent))
+    # One element may use all of its bound, hence the second terms; a tensor of many may not.
+    most_variance = 0.4 / bound.roundings + 1.0 / independent
+    most_bias = 2.0 / math.sqrt(bound.roundings * independent) + 1.0 / independent
     faults = []
     if variance > most_variance:
         faults.append(f"variance of error/bound is {variance:.3g}, more than {most_variance:.3g}")

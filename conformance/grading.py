@@ -190,8 +190,10 @@ def _truth(evidence: Evidence) -> Array:
     return np.asarray(evidence.truth, np.float64)
 
 
+Check = Callable[[Array, Array, Evidence], list[str]]
+
 #: Grades from the best down, when there is evidence for them, and how faults are found.
-_GRADES = (
+_GRADES: tuple[tuple[Grade, Callable[[Evidence], bool], Check], ...] = (
     (Grade.A, lambda evidence: evidence.model is not None, _bit_faults),
     (Grade.B, lambda evidence: evidence.envelope is not None, _envelope_faults),
     (Grade.C, lambda evidence: not (evidence.bound is None or evidence.truth is None), _bound_faults),

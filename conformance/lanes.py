@@ -146,7 +146,8 @@ def _not_exact(values: Array, target: Format) -> str:
 def _one_hot(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     """A single 1 in every row of the last axis."""
     places = stream.integers(0, shape[-1], shape[:-1])
-    return (np.arange(shape[-1]) == places[..., None]).astype(np.float32)
+    hot: Array = np.arange(shape[-1]) == places[..., None]
+    return hot.astype(np.float32)
 
 
 def _not_one_hot(values: Array, target: Format) -> str:
@@ -161,7 +162,8 @@ def _heavy_tailed(stream: Stream, shape: tuple[int, ...], target: Format) -> Arr
     # The lowest set bit of a word of coin flips is 2^k with the chance 2^-(k+1).
     doubling = (coin & (~coin + np.uint64(1))).astype(np.float32)
     limit = np.float32(target.max_finite / 2)
-    return np.clip(stream.normal(shape) * doubling, -limit, limit)
+    values: Array = np.clip(stream.normal(shape) * doubling, -limit, limit)
+    return values
 
 
 def _not_heavy(values: Array, target: Format) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 from conformance.grades import Grade
 
-#: 'refused': the contract says no. 'violation': the machine says that the kernel breaks one of its rules.
-#: 'crashed': anything else was raised. 'failed': an output is below its required grade.
-STATUSES = ("passed", "failed", "refused", "violation", "crashed")
+#: 'refused': the contract says no. 'unfit': this config has no room for what the lane promises. 'violation':
+#: the machine says that the kernel breaks one of its rules. 'crashed': anything else was raised. 'failed': an
+#: output is below its required grade.
+STATUSES = ("passed", "failed", "refused", "unfit", "violation", "crashed")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class OutputResult:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case on its rungs. `error` is one line; `details` the traceback behind it, '' for a refusal."""
+    """One case on its rungs. `error` is one line; `details` the traceback of a crash or violation."""
 
     kernel: str
     case: str
@@ -91,4 +92,5 @@ class CaseResult:
             return ""
         head = f"{self.kernel} {self.case} on {self.backend}: {self.status}"
         bad = [output.text() for output in self.outputs if not output.passed]
-        return "\n".join([part for part in (head, self.error, *bad) if part] + [f"again: {self.repro}"])
+        parts = [part for part in (head, self.error, *bad, self.details.rstrip()) if part]
+        return "\n".join([*parts, f"again: {self.repro}"])

@@ -13,6 +13,7 @@ from conformance.backends import backend as make_backend
 from conformance.entry import launch
 from conformance.envelope import envelopes
 from conformance.judging import Reference, judge_rung
+from conformance.lanes import LaneError
 from conformance.results import CaseResult, OutputResult
 from conformance.subject import Arrays, Backend, Case, Subject, config_to_dict, repro_command
 from reference.errors import KernelArgumentError
@@ -118,7 +119,8 @@ class _Ladder:
 
     def _unfinished(self, rung: str, error: BaseException) -> CaseResult:
         status = _status(rung, error)
-        details = "" if status == "refused" else "".join(traceback.format_exception(error))
+        traced = status in ("crashed", "violation")
+        details = "".join(traceback.format_exception(error)) if traced else ""
         return self._result(status, error=f"{rung}: {type(error).__name__}: {error}", details=details)
 
     def _result(self, status: str, **more: Any) -> CaseResult:
@@ -140,6 +142,8 @@ class _Ladder:
 
 def _status(rung: str, error: BaseException) -> str:
     """Only a refusal at the kernel's door is one; the same exception out of a model is a crash."""
+    if rung == "build" and isinstance(error, LaneError):
+        return "unfit"
     if rung != "kernel":
         return "crashed"
     if isinstance(error, KernelArgumentError):
