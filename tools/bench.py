@@ -28,7 +28,7 @@ from reference.numerics.cast import to_float32
 from reference.numerics.dot import chain_dot, exact_dot
 from reference.numerics.formats import format_of
 from tools import selection
-from tools.output import console, write_json
+from tools.output import console, require_folder, write_json
 from tools.pool import run_all
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -100,6 +100,8 @@ def bench(
 ) -> int:
     """Ratios of model and simulated kernel to plain NumPy, and the exact dot product against sgemm."""
     chosen = selection.subjects(kernels or [])
+    if json_file is not None:
+        require_folder(json_file)
     todo = [Job(subject.name, row, repeats) for subject in chosen for row in range(len(subject.bench))]
     todo += [Job("", row, repeats) for row in range(len(DOT_ROWS))]
     figures = run_all(measure, todo, 1, "measuring", apart=True)

@@ -18,7 +18,7 @@ from conformance.runner import run_case
 from conformance.subject import Case, Subject
 from tools import selection
 from tools.errors import BadInput
-from tools.output import console, write_json
+from tools.output import console, require_folder, write_json
 from tools.pool import run_all
 
 _SHOWN_FAILURES = 5
@@ -54,6 +54,8 @@ def check(
     """Run cases through truth, model and kernel; exit 0 if every output reaches its required grade."""
     started = time.perf_counter()
     selection.usable_backend(backend)
+    if json_file is not None:
+        require_folder(json_file)
     chosen = _subjects(kernels or [], case or [], kernel)
     todo = [
         Job(subject.name, subject.implementation, one, backend, envelope)

@@ -183,6 +183,8 @@ def _absolute(root: Path, path: Path, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
     package = path.relative_to(root).parent.parts
+    if package[:2] == ("reference", "nki"):
+        package = package[1:]
     kept = package[: len(package) - (node.level - 1)]
     return ".".join([*kept, *([node.module] if node.module else [])])
 

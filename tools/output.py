@@ -23,6 +23,12 @@ def console() -> Console:
     return Console(width=width)
 
 
+def require_folder(path: Path) -> None:
+    """BadInput where a file could not be created for want of its folder; asked before long work."""
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"cannot write {path}: there is no such folder")
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes a document as JSON to a file, or to stdout for '-'; NaN and Inf become strings."""
     text = json.dumps(_plain(document), indent=1, allow_nan=False) + "\n"
