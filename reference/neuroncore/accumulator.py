@@ -1,8 +1,9 @@
-"""The accumulator registers of the vector and of the scalar engine: one fp32 value per lane, kept across instructions.
+"""The accumulator registers of the vector and of the scalar engine: one fp32 value per lane, kept across
+instructions.
 
-Each engine has one set, shared by all its accumulating instructions (API fact sheet, 2.2). A lane is the partition
-its data come from. A register that was never set, or that an idle vector instruction may have changed, is undefined:
-continuing from it or reading it out is an error.
+Each engine has one set, shared by all its accumulating instructions (API fact sheet, 2.2). A lane is the
+partition its data come from. A register that was never set, or that an idle vector instruction may have
+changed, is undefined: continuing from it or reading it out is an error.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ class Accumulator:
         if missing.size:
             raise MachineError(
                 "accumulator.undefined",
-                f"the {self.engine} engine's accumulator of lane {lanes.start + int(missing[0])} is undefined here",
-                operand="reduce_cmd", remedy="begin with reduce_cmd.reset_reduce",
+                f"the {self.engine} engine's register of lane {lanes.start + int(missing[0])} is undefined",
+                operand="reduce_cmd",
+                remedy="begin with reduce_cmd.reset_reduce",
             )
         return self.values[lanes]
 
@@ -95,7 +97,9 @@ def command_of(value: Any, allowed: Collection[str]) -> str:
     name = member(ReduceCmd, value, "reduce_cmd").name
     if name not in allowed:
         raise MachineError(
-            "reduce_cmd", f"reduce_cmd.{name} is not supported here", operand="reduce_cmd",
+            "reduce_cmd",
+            f"reduce_cmd.{name} is not supported here",
+            operand="reduce_cmd",
             remedy=f"use {', '.join(f'reduce_cmd.{known}' for known in allowed)}",
         )
     return name

@@ -34,12 +34,16 @@ def check_partner(role: str, step: Step) -> None:
     empty = operand is None or (not isinstance(operand, Tensor) and np.ndim(operand) == 0 and operand == 0)
     if step.operator.unary and not empty:
         raise MachineError(
-            "operator.unary", f"nl.{step.operator.name} takes one operand, got {operand!r} as the second", operand=role,
+            "operator.unary",
+            f"nl.{step.operator.name} takes one operand, got {operand!r} as the second",
+            operand=role,
             remedy="pass None or 0",
         )
     if not step.operator.unary and operand is None:
         raise MachineError(
-            "operator.binary", f"nl.{step.operator.name} needs a second operand", operand=role,
+            "operator.binary",
+            f"nl.{step.operator.name} needs a second operand",
+            operand=role,
             remedy="pass a number or a (P, 1) tile",
         )
 
@@ -71,13 +75,6 @@ def _fused(core: Core, data: F32, factor: Any, second: Step, term: Any) -> F32:
     return alu.multiply_add(data, factor, term, core.profile, fused=True)
 
 
-def flushed(core: Core, values: F32) -> F32:
-    """fp32 values as an operation without arithmetic of its own sees them: subnormals as U6 says."""
-    if core.profile.subnormals_alu == "keep":
-        return values
-    return alu.BINARY["multiply"](values, np.float32(1), core.profile)
-
-
 def partner(core: Core, role: str, step: Step | None, partitions: int) -> Any:
     """The second operand of a step as fp32, None for unary operators."""
     if step is None or step.operator.unary:
@@ -85,7 +82,7 @@ def partner(core: Core, role: str, step: Step | None, partitions: int) -> Any:
     return fp32_vector(core, role, step.operand, partitions)
 
 
-# ---- bit patterns -------------------------------------------------------------------------------------------------
+# ---- bit patterns --------------------------------------------------------------------------------------
 
 
 def bits_of(core: Core, role: str, tensor: Tensor) -> NDArray[Any]:
@@ -99,12 +96,16 @@ def check_bits(role: str, value: Any, width: int | None = None) -> Tensor:
     tensor = numeric(role, value)
     if tensor.fmt.kind not in ("int", "bool"):
         raise MachineError(
-            "operand.dtype", f"{tensor.dtype}: bit-vector operators take integer dtypes", operand=role,
+            "operand.dtype",
+            f"{tensor.dtype}: bit-vector operators take integer dtypes",
+            operand=role,
             remedy="view the tile as an integer dtype of its width",
         )
     if width is not None and tensor.itemsize != width:
         raise MachineError(
-            "operand.dtype", f"{tensor.dtype} is not {8 * width} bits wide like the data: nothing is cast", operand=role,
+            "operand.dtype",
+            f"{tensor.dtype} is not {8 * width} bits wide like the data: nothing is cast",
+            operand=role,
             remedy="use integer dtypes of one width",
         )
     return tensor
@@ -117,7 +118,9 @@ def bits_vector(core: Core, role: str, value: Any, source: Tensor) -> Any:
         tensor = check_bits(role, value, width)
         if tensor.shape[0] != source.shape[0] or tensor.size != source.shape[0]:
             raise MachineError(
-                "operand.vector", f"{tensor.shape} must hold one element per partition of {source.shape}", operand=role
+                "operand.vector",
+                f"{tensor.shape} must hold one element per partition of {source.shape}",
+                operand=role,
             )
         return np.array(bits_of(core, role, tensor))
     if not is_whole(value):

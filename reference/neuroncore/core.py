@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import contextlib
 import math
 import warnings
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from .memory import Allocator, Memory, Storage
 from .region import MemoryRegion
 from .tensor import DType, Tensor, dtype_of, row_major
 from .trace import Instruction, Operand
+from .xorwow import Xorwow
 
 if TYPE_CHECKING:
     from .launch import Launch
@@ -50,8 +54,17 @@ class Core:
         self.scalar_accumulator = Accumulator("scalar")
         self.instruction = Instruction(-1, "", index, "", 0)
         self.counters = launch.trace.counters[index]
+        #: How many nl.no_reorder() blocks are open.
+        self.no_reorder = 0
+        #: Position of the generator behind nl.rand and nl.dropout.
+        self.random_counter = 0
         self._sequence = 0
-        self._shared_count = 0
+        self._scopes: list[list[weakref.ref[Storage]]] = []
+
+    @functools.cached_property
+    def generators(self) -> dict[str, Xorwow]:
+        """The random generators: 4 per lane of the vector engine, 1 per lane of GpSimd."""
+        return {"vector": Xorwow(4), "gpsimd": Xorwow(1)}
 
     # ---- allocation -------------------------------------------------------------------------------------------
 
@@ -72,10 +85,12 @@ class Core:
         strides = row_major(dims)
         if not buffer.on_chip:
             storage = self.launch.hbm(self, dims, fmt, buffer, name or "", origin)
+            self._enter_scope(storage)
             return Tensor(storage, kind, dims, strides, 0, fmt)
         row_bytes = math.prod(dims[1:]) * fmt.storage.itemsize
         allocator = self.sbuf if buffer is MemoryRegion.sbuf else self.psum
         storage = allocator.place(dims[0], row_bytes, name or "", origin, self.index, address)
+        self._enter_scope(storage)
         tensor = Tensor(storage, kind, dims, strides, 0, fmt)
         if self.options.checks != "error":
             fill_sentinel(tensor)
@@ -84,6 +99,22 @@ class Core:
             trace.allocated(self.index, tensor)
             weakref.finalize(storage, trace.released_id, id(storage))
         return tensor
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """One iteration of a run-time loop: tensors made inside may not be used after it."""
+        self._scopes.append([])
+        try:
+            yield
+        finally:
+            for ref in self._scopes.pop():
+                storage = ref()
+                if storage is not None:
+                    storage.dead = True
+
+    def _enter_scope(self, storage: Storage) -> None:
+        if self._scopes:
+            self._scopes[-1].append(weakref.ref(storage))
 
     def effective_format(self, dtype: DType) -> Format:
         """How a dtype is stored: itself, or fp32 for low-precision floats when NKI_PRECISE_FP=0."""

@@ -75,17 +75,21 @@ class dma_engine(enum.Enum):
 
 
 def member(kind: type[E], value: Any, operand: str) -> E:
-    """`value` as a member of `kind`. Members pass; their values and names pass with a warning (NKI 0.3 refuses
-    raw ints); anything else is a MachineError that lists the members."""
+    """`value` as a member of `kind`. Members pass; their values and names pass with a warning (NKI 0.3
+    refuses raw ints); anything else is a MachineError that lists the members."""
     if isinstance(value, kind):
         return value
     for known in kind:
         # `is True` and `1 ==` would let a bool pass for a member.
         if not isinstance(value, bool) and value in (known.value, known.name):
             if not isinstance(known.value, str):
-                warnings.warn(f"{operand}={value!r}: write {kind.__name__}.{known.name}", MachineWarning, stacklevel=4)
+                warnings.warn(
+                    f"{operand}={value!r}: write {kind.__name__}.{known.name}", MachineWarning, stacklevel=4
+                )
             return known
     raise MachineError(
-        "operand.enum", f"{value!r} is no {kind.__name__}", operand=operand,
+        "operand.enum",
+        f"{value!r} is no {kind.__name__}",
+        operand=operand,
         remedy=f"use {', '.join(f'{kind.__name__}.{known.name}' for known in kind)}",
     )

@@ -16,7 +16,18 @@ from .instruction import instruction
 from .operands import dtype_in, fp32_vector, numeric_pair, result_vector
 from .reduction import finish, initial
 
-_SMALL = {"float8_e4m3", "float8_e5m2", "float16", "bfloat16", "float32", "int8", "int16", "int32", "uint8", "uint16"}
+_SMALL = {
+    "float8_e4m3",
+    "float8_e5m2",
+    "float16",
+    "bfloat16",
+    "float32",
+    "int8",
+    "int16",
+    "int32",
+    "uint8",
+    "uint16",
+}
 _SOURCES = _SMALL | {"uint32"}
 _TARGETS = _SMALL | {"tfloat32"}
 _RESULTS = {"float8_e4m3", "float8_e5m2", "float16", "bfloat16", "float32", "tfloat32"}

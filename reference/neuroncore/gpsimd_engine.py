@@ -1,6 +1,7 @@
 """Instructions of the GpSimd engine that make or select values: real integer arithmetic, SBUF only.
 
-memset and the affine pattern of iota and affine_select live here; gathers are in `gather`, searches in `search`.
+memset and the affine pattern of iota and affine_select live here; gathers are in `gather`, searches in
+`search`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .tensor import Tensor
 _MAX_PATTERN = 4
 
 
-# ---- constants ----------------------------------------------------------------------------------------------------
+# ---- constants -----------------------------------------------------------------------------------------
 
 
 @instruction("vector")
@@ -50,7 +51,9 @@ def _constant(core: Core, target: Tensor, value: Any) -> NDArray[Any]:
             return np.zeros(1, np.uint8 if fmt.kind != "packed" else fmt.storage).view(fmt.storage)
         if fmt.kind == "packed":
             raise MachineError(
-                "memset.value", f"{value!r} into {fmt.name}: packed types can only be set to 0", operand="value",
+                "memset.value",
+                f"{value!r} into {fmt.name}: packed types can only be set to 0",
+                operand="value",
                 remedy="memset a uint32 or uint16 view",
             )
     if fmt.kind == "int":
@@ -61,7 +64,9 @@ def _constant(core: Core, target: Tensor, value: Any) -> NDArray[Any]:
 def _whole_constant(target: Tensor, value: Any) -> int:
     if value != value or math.isinf(value) or int(value) != value:
         raise MachineError(
-            "memset.value", f"{value!r} is no integer, dst is {target.dtype}", operand="value",
+            "memset.value",
+            f"{value!r} is no integer, dst is {target.dtype}",
+            operand="value",
             remedy="pass an integer, or fill a float tile",
         )
     limits = np.iinfo(target.fmt.storage)
@@ -70,14 +75,12 @@ def _whole_constant(target: Tensor, value: Any) -> int:
     return int(value)
 
 
-# ---- affine patterns ----------------------------------------------------------------------------------------------
+# ---- affine patterns -----------------------------------------------------------------------------------
 
 
-def affine_values(
-    pattern: Any, offset: Any, channel_multiplier: Any, target: Tensor
-) -> NDArray[np.int32]:
-    """offset + c * channel_multiplier + sum of index * step for c in dst's partitions: int32 [partitions, elements],
-    modulo 2^32. `offset` may be a register."""
+def affine_values(pattern: Any, offset: Any, channel_multiplier: Any, target: Tensor) -> NDArray[np.int32]:
+    """offset + c * channel_multiplier + sum of index * step for c in dst's partitions: int32 [partitions,
+    elements], modulo 2^32. `offset` may be a register."""
     steps, counts = _checked_pattern(pattern)
     elements("dst", target, math.prod(counts))
     start = offset.state if isinstance(offset, VirtualRegister) else _int32("offset", offset)
@@ -93,14 +96,18 @@ def _checked_pattern(pattern: Any) -> tuple[list[int], list[int]]:
     pairs = [tuple(pair) for pair in pattern]
     if not 1 <= len(pairs) <= _MAX_PATTERN or any(len(pair) != 2 or int(pair[1]) < 1 for pair in pairs):
         raise MachineError(
-            "pattern", f"{pattern} is no list of 1 to {_MAX_PATTERN} pairs [step, count >= 1]", operand="pattern"
+            "pattern",
+            f"{pattern} is no list of 1 to {_MAX_PATTERN} pairs [step, count >= 1]",
+            operand="pattern",
         )
     return [_int32("pattern", step) for step, _ in pairs], [int(count) for _, count in pairs]
 
 
 def _int32(role: str, value: Any) -> int:
     if not is_whole(value) or not -(2**31) <= int(value) < 2**31:
-        raise MachineError("operand.int32", f"{value!r} is no int32", operand=role, remedy="pass a Python int")
+        raise MachineError(
+            "operand.int32", f"{value!r} is no int32", operand=role, remedy="pass a Python int"
+        )
     return int(value)
 
 
@@ -108,7 +115,9 @@ def write_integers(core: Core, role: str, target: Tensor, values: NDArray[np.int
     """Store int32 results: exactly (saturated) in integer tensors, through fp32 in others."""
     if target.fmt.kind == "int":
         limits = np.iinfo(target.fmt.storage)
-        core.write_bits(role, target, np.clip(values.astype(np.int64), limits.min, limits.max).astype(limits.dtype))
+        core.write_bits(
+            role, target, np.clip(values.astype(np.int64), limits.min, limits.max).astype(limits.dtype)
+        )
     else:
         core.write(role, target, values.astype(np.float32))
 
@@ -154,7 +163,7 @@ _COMPARE_WITH_ZERO = {
 }
 
 
-# ---- across partitions --------------------------------------------------------------------------------------------
+# ---- across partitions ---------------------------------------------------------------------------------
 
 
 @instruction("gpsimd")
@@ -177,6 +186,6 @@ def tensor_partition_reduce(core: Core, dst: Any, op: Any, data: Any) -> None:
         return
     total = reduce_add(values, profile, axis=0, order=profile.partition_reduce_order)
     if operator.name == "average":
-        # The mean of exact zeros stays +0; one further fp32 rounding, as a multiplication by 1/P would not be exact.
+        # A division, as a product with 1/P would round twice; the sum has rounded once already.
         total = total / np.float32(source.shape[0])
     core.write("dst", target, total)

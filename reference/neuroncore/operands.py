@@ -25,7 +25,9 @@ def numeric(role: str, value: Any, *, psum: bool = True) -> Tensor:
     tensor = check_compute(role, value, psum=psum)
     if tensor.fmt.kind == "packed":
         raise MachineError(
-            "operand.dtype", f"{tensor.dtype} holds packed elements, not numbers", operand=role,
+            "operand.dtype",
+            f"{tensor.dtype} holds packed elements, not numbers",
+            operand=role,
             remedy="view it as uint32, or unpack it",
         )
     return tensor
@@ -42,7 +44,9 @@ def dtype_in(role: str, tensor: Tensor, allowed: Collection[str]) -> None:
     """The operand's dtype is one of `allowed`."""
     if tensor.dtype not in allowed:
         raise MachineError(
-            "operand.dtype", f"{tensor.dtype} is not supported", operand=role,
+            "operand.dtype",
+            f"{tensor.dtype} is not supported",
+            operand=role,
             remedy=f"use {', '.join(sorted(allowed))}",
         )
 
@@ -51,8 +55,10 @@ def dtype_equal(role: str, tensor: Tensor, other_role: str, other: Tensor) -> No
     """Two operands have one dtype: the instruction moves bits."""
     if tensor.dtype != other.dtype:
         raise MachineError(
-            "operand.dtype", f"{tensor.dtype} differs from {other_role} {other.dtype}: bits are moved, nothing is cast",
-            operand=role, remedy="use equal dtypes, or cast with nisa.tensor_copy",
+            "operand.dtype",
+            f"{tensor.dtype} differs from {other_role} {other.dtype}: bits are moved, nothing is cast",
+            operand=role,
+            remedy="use equal dtypes, or cast with nisa.tensor_copy",
         )
 
 
@@ -60,7 +66,8 @@ def elements(role: str, tensor: Tensor, count: int) -> None:
     """The operand has `count` elements in each partition."""
     if tensor.size != count * tensor.shape[0]:
         raise MachineError(
-            "operand.shape", f"{tensor.shape} has {tensor.size // tensor.shape[0]} elements per partition, not {count}",
+            "operand.shape",
+            f"{tensor.shape} has {tensor.size // tensor.shape[0]} elements per partition, not {count}",
             operand=role,
         )
 
@@ -75,7 +82,9 @@ def not_both_in_psum(role_a: str, a: Tensor, role_b: str, b: Tensor) -> None:
     """The engine has one read port to PSUM."""
     if in_psum(a) and in_psum(b):
         raise MachineError(
-            "operand.psum", f"{role_a} and {role_b} are both in PSUM", operand=role_a,
+            "operand.psum",
+            f"{role_a} and {role_b} are both in PSUM",
+            operand=role_a,
             remedy="copy one of them to SBUF first",
         )
 
@@ -92,7 +101,9 @@ def pick_engine(value: Any, allowed: Collection[str], default: str) -> str:
         return default
     if chosen not in allowed:
         raise MachineError(
-            "engine", f"engine.{chosen} cannot execute this", operand="engine",
+            "engine",
+            f"engine.{chosen} cannot execute this",
+            operand="engine",
             remedy=f"use {', '.join(f'engine.{name}' for name in allowed)}",
         )
     return chosen
@@ -105,17 +116,21 @@ def no_psum_on_gpsimd(chosen: str, **tensors: Tensor) -> None:
     for role, tensor in tensors.items():
         if in_psum(tensor):
             raise MachineError(
-                "operand.memory", "is in PSUM, which GpSimd cannot access", operand=role,
+                "operand.memory",
+                "is in PSUM, which GpSimd cannot access",
+                operand=role,
                 remedy="use engine.vector, or move it to SBUF",
             )
 
 
 def number(role: str, value: Any) -> Any:
     """A compile-time number; tensors, registers and None are refused."""
-    if isinstance(value, numbers.Number) or np.ndim(value) == 0 and hasattr(value, "dtype"):
+    if isinstance(value, (numbers.Number, np.generic)):
         return value
     raise MachineError(
-        "operand.scalar", f"{type(value).__name__} is no compile-time number", operand=role,
+        "operand.scalar",
+        f"{type(value).__name__} is no compile-time number",
+        operand=role,
         remedy="pass a Python number",
     )
 
@@ -139,8 +154,10 @@ def _per_partition(role: str, value: Any, count: int) -> Tensor:
     tensor = numeric(role, value)
     if tensor.shape[0] != count or tensor.size != count:
         raise MachineError(
-            "operand.vector", f"{tensor.shape} must hold one element for each of the {count} partitions",
-            operand=role, remedy="pass a number or a (P, 1) tile",
+            "operand.vector",
+            f"{tensor.shape} must hold one element for each of the {count} partitions",
+            operand=role,
+            remedy="pass a number or a (P, 1) tile",
         )
     return tensor
 

@@ -1,7 +1,8 @@
-"""The operators an instruction may take, as one table: class, arity, where they reduce, since which generation.
+"""The operators an instruction may take, as one table: class, arity, where they reduce, since which
+generation.
 
-Kernels pass `nki.language` functions (`nl.add`); the machine needs only their names. Source: the table of math
-operators in the API's common fields, and the generation gates of the API fact sheet (2.0 and 2.8).
+Kernels pass `nki.language` functions (`nl.add`); the machine needs only their names. Source: the table of
+math operators in the API's common fields, and the generation gates of the API fact sheet (2.0 and 2.8).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from .errors import MachineError
 
 @dataclass(frozen=True)
 class Operator:
-    """One ALU operator. `since` is the first generation that has it (`since_op0`: as op0 of a two-op instruction)."""
+    """One ALU operator. `since` is the first generation that has it (`since_op0`: as op0 of a two-op
+    instruction).
+    """
 
     name: str
     kind: str  # "bitvec", "arithmetic", "unary" (arithmetic on one operand), "token" (bypass, average)
@@ -89,13 +92,18 @@ _INSTEAD = {
 
 
 def operator_name(op: Any) -> str:
-    """The name of the operator that `op` stands for: its `nki_op`, else its `__name__`; a string is itself."""
+    """The name of the operator that `op` stands for: its `nki_op`, else its `__name__`; a string is
+    itself.
+    """
     if isinstance(op, str):
         return op
     name = getattr(op, "nki_op", None) or getattr(op, "__name__", None)
     if not isinstance(name, str):
         raise MachineError(
-            "operator.type", f"{op!r} names no operator", operand="op", remedy="pass an nki.language function, e.g. nl.add"
+            "operator.type",
+            f"{op!r} names no operator",
+            operand="op",
+            remedy="pass an nki.language function, e.g. nl.add",
         )
     return name
 
@@ -112,7 +120,8 @@ def operator_of(core: Core, op: Any, operand: str = "op") -> Operator:
             "operator.generation",
             f"nl.{name} needs NeuronCore-v{known.since} or newer as an ALU operator, the target is "
             f"{core.generation.chip} (NeuronCore-v{core.generation.level})",
-            operand=operand, remedy="set NEURON_PLATFORM_TARGET_OVERRIDE, or take another operator",
+            operand=operand,
+            remedy="set NEURON_PLATFORM_TARGET_OVERRIDE, or take another operator",
         )
     return known
 
@@ -123,7 +132,9 @@ def arithmetic(core: Core, op: Any, operand: str = "op", *, unary: bool = True) 
     if known.kind not in ("arithmetic", "unary") or (known.kind == "unary" and not unary):
         wanted = "an arithmetic operator" if unary else "a binary arithmetic operator"
         raise MachineError(
-            "operator.class", f"nl.{known.name} is {_article(known)}, this takes {wanted}", operand=operand,
+            "operator.class",
+            f"nl.{known.name} is {_article(known)}, this takes {wanted}",
+            operand=operand,
             remedy="use e.g. nl.add, nl.multiply, nl.maximum",
         )
     return known
@@ -134,7 +145,9 @@ def one_of(core: Core, op: Any, allowed: Collection[str], operand: str = "op") -
     known = operator_of(core, op, operand)
     if known.name not in allowed:
         raise MachineError(
-            "operator.class", f"nl.{known.name} is not supported here", operand=operand,
+            "operator.class",
+            f"nl.{known.name} is not supported here",
+            operand=operand,
             remedy=f"use {', '.join(f'nl.{name}' for name in allowed)}",
         )
     return known
@@ -144,7 +157,9 @@ def same_class(first: Operator, second: Operator) -> None:
     """Both operators of an instruction work on bit patterns, or both on fp32 values."""
     if first.bitvec != second.bitvec:
         raise MachineError(
-            "operator.class", f"nl.{first.name} and nl.{second.name}: one bit-vector, one arithmetic", operand="op1",
+            "operator.class",
+            f"nl.{first.name} and nl.{second.name}: one bit-vector, one arithmetic",
+            operand="op1",
             remedy="issue two instructions",
         )
 

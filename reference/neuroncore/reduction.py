@@ -9,18 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.numerics.cast import to_float32
-from reference.numerics.reduce import (
-    reduce_abs_max,
-    reduce_abs_min,
-    reduce_add,
-    reduce_max,
-    reduce_min,
-    reduce_multiply,
-    reduce_subtract,
-)
+from reference.numerics.reduce import REDUCTIONS
 
 from .accumulator import command_of, lanes_of
-from .arithmetic import Step, apply, bits_of, check_bits, check_partner, flushed, partner
+from .arithmetic import Step, apply, bits_of, check_bits, check_partner, partner
 from .core import Core
 from .enums import reduce_cmd as ReduceCmd
 from .errors import MachineError
@@ -31,9 +23,6 @@ from .tensor import Tensor
 
 F32 = NDArray[np.float32]
 
-_SUMS = {"add": reduce_add, "subtract": reduce_subtract, "multiply": reduce_multiply}
-_EXTREMA = {"maximum": reduce_max, "minimum": reduce_min, "abs_max": reduce_abs_max, "abs_min": reduce_abs_min}
-_LOGICAL = {"logical_and": np.logical_and, "logical_or": np.logical_or, "logical_xor": np.logical_xor}
 _BITWISE = {"bitwise_and": np.bitwise_and, "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor}
 
 
@@ -50,14 +39,17 @@ def tensor_reduce(
     operator = operator_of(core, op)
     if not operator.reduces:
         raise MachineError(
-            "operator.class", f"nl.{operator.name} is no reduction", operand="op",
+            "operator.class",
+            f"nl.{operator.name} is no reduction",
+            operand="op",
             remedy="use nl.add, nl.multiply, nl.maximum, nl.minimum, nl.subtract or a logical or bitwise one",
         )
     if operator.bitvec:
         _reduce_bits(core, target, source, operator, kept, negate)
         return
     values = core.read_float("data", source).reshape(source.shape[0], kept, -1)
-    result = reduce_floats(core, operator, values)
+    # In the profile's order (V2), NaN and zeros of both signs as V5 says.
+    result = REDUCTIONS[operator.name](values, core.profile)
     core.write("dst", target, np.negative(result) if negate else result)
 
 
@@ -69,18 +61,12 @@ def _reduced_axes(axis: Any, source: Tensor) -> int:
     if not wanted or wanted != expected or wanted[0] < 1:
         raise MachineError(
             "reduce.axis",
-            f"tensor_reduce axis must be the last contiguous dim(s) of the tile, got {axis} for shape {source.shape}",
-            operand="axis", remedy="axis 0 holds the partitions; permute the view so that reduced axes come last",
+            "tensor_reduce axis must be the last contiguous dim(s) of the tile, "
+            f"got {axis} for shape {source.shape}",
+            operand="axis",
+            remedy="axis 0 holds the partitions; permute the view so that reduced axes come last",
         )
     return len(wanted)
-
-
-def reduce_floats(core: Core, operator: Operator, values: F32) -> F32:
-    """Reduce fp32 [..., n] over the last axis in the profile's order (V2)."""
-    if operator.name in _LOGICAL:
-        return _LOGICAL[operator.name].reduce(values != 0, axis=-1).astype(np.float32)
-    reduce = _SUMS.get(operator.name) or _EXTREMA[operator.name]
-    return flushed(core, reduce(flushed(core, values), core.profile))
 
 
 def _reduce_bits(
@@ -116,7 +102,9 @@ def tensor_scalar_reduce(
     check_partner("operand0", step)
     if reverse0:
         raise MachineError(
-            "operator.reverse", "reverse0 is not supported here", operand="reverse0",
+            "operator.reverse",
+            "reverse0 is not supported here",
+            operand="reverse0",
             remedy="swap the operands with nisa.tensor_scalar first",
         )
     operator = one_of(core, reduce_op, ("add", "multiply", "maximum", "minimum"), "reduce_op")
@@ -132,13 +120,17 @@ def initial(core: Core, command: str, value: Any, count: int, unset: float | Non
     if command == "load_reduce":
         if value is None:
             raise MachineError(
-                "reduce_init", "reduce_cmd.load_reduce needs a start value", operand="reduce_init",
+                "reduce_init",
+                "reduce_cmd.load_reduce needs a start value",
+                operand="reduce_init",
                 remedy="pass a number or a (P, 1) tile",
             )
         return fp32_vector(core, "reduce_init", value, count)
     if value is not None and (isinstance(value, Tensor) or value != unset):
         raise MachineError(
-            "reduce_init", f"a start value goes with reduce_cmd.load_reduce, not {command}", operand="reduce_init"
+            "reduce_init",
+            f"a start value goes with reduce_cmd.load_reduce, not {command}",
+            operand="reduce_init",
         )
     return None
 
@@ -164,8 +156,10 @@ def finish(
     if command == "idle":
         if result is not None:
             raise MachineError(
-                "accumulator.idle", "reduce_cmd.idle leaves the accumulator undefined: there is nothing to read out",
-                operand="reduce_res", remedy="pass reduce_cmd.reset_reduce",
+                "accumulator.idle",
+                "reduce_cmd.idle leaves the accumulator undefined: there is nothing to read out",
+                operand="reduce_res",
+                remedy="pass reduce_cmd.reset_reduce",
             )
         registers.poison(lanes)
     else:
@@ -175,4 +169,3 @@ def finish(
     if result is not None:
         values = registers.read(lanes)
         core.write("reduce_res", result, np.negative(values) if negate else values)
-

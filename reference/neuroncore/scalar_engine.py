@@ -1,7 +1,7 @@
 """Instructions of the scalar engine: scale and bias, a function, and a sum in the engine's registers.
 
-fp32 inside, one rounding on write. The functions are those of `numerics.elementary` under the profile (S1 to S6);
-the tables of a real device are not public.
+fp32 inside, one rounding on write. The functions are those of `numerics.elementary` under the profile (S1 to
+S6); the tables of a real device are not public.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from reference.numerics import alu
 from reference.numerics.cast import to_float32
 from reference.numerics.elementary import FUNCTIONS, activate, prelu
+from reference.numerics.operand import zero_subnormals
 
 from .accumulator import command_of, lanes_of
-from .arithmetic import Step, apply_two, flushed
+from .arithmetic import Step, apply_two
 from .core import Core
 from .enums import reduce_cmd as ReduceCmd
 from .errors import MachineError, MachineWarning
@@ -31,8 +32,33 @@ F32 = NDArray[np.float32]
 
 #: Functions that `activation` documents. prelu needs the parameter of activate2.
 ACTIVATIONS = frozenset(
-    """abs arctan copy erf erf_dx exp gelu gelu_apprx_sigmoid gelu_apprx_sigmoid_dx gelu_apprx_tanh gelu_dx log mish
-    reciprocal relu rsqrt sigmoid sign silu silu_dx sin softplus sqrt square tanh""".split()
+    (
+        "abs",
+        "arctan",
+        "copy",
+        "erf",
+        "erf_dx",
+        "exp",
+        "gelu",
+        "gelu_apprx_sigmoid",
+        "gelu_apprx_sigmoid_dx",
+        "gelu_apprx_tanh",
+        "gelu_dx",
+        "log",
+        "mish",
+        "reciprocal",
+        "relu",
+        "rsqrt",
+        "sigmoid",
+        "sign",
+        "silu",
+        "silu_dx",
+        "sin",
+        "softplus",
+        "sqrt",
+        "square",
+        "tanh",
+    )
 )
 
 #: (op0, op1) of activate2.
@@ -69,19 +95,30 @@ def activation(
     reduce_cmd: Any = ReduceCmd.idle,
 ) -> None:
     """dst = op(data * scale + bias); see `nki.isa.activation`."""
-    _activation(core, dst, op, data, bias, scale, _reduction(core, data, reduce_op, reduce_res, reduce_cmd, ("add",)))
+    _activation(
+        core, dst, op, data, bias, scale, _reduction(core, data, reduce_op, reduce_res, reduce_cmd, ("add",))
+    )
 
 
 @instruction("scalar")
 def activation_reduce(
-    core: Core, dst: Any, op: Any, data: Any, reduce_op: Any, reduce_res: Any, bias: Any = None, scale: Any = 1.0
+    core: Core,
+    dst: Any,
+    op: Any,
+    data: Any,
+    reduce_op: Any,
+    reduce_res: Any,
+    bias: Any = None,
+    scale: Any = 1.0,
 ) -> None:
     """activation with reduce_cmd.reset_reduce and a result tile."""
     reduction = _reduction(core, data, reduce_op, reduce_res, ReduceCmd.reset_reduce, ("add",))
     _activation(core, dst, op, data, bias, scale, reduction)
 
 
-def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, reduction: Reduction) -> None:
+def _activation(
+    core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, reduction: Reduction
+) -> None:
     target, source = numeric_pair(dst, data, "data")
     name = _function(op, ACTIVATIONS)
     if bias is not None:
@@ -95,8 +132,12 @@ def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any,
 def _function(op: Any, allowed: frozenset[str]) -> str:
     name = operator_name(op)
     if name not in allowed:
-        remedy = "use nisa.activate2 (gen4) for prelu" if name == "prelu" else f"use {', '.join(sorted(allowed))}"
-        raise MachineError("operator.unknown", f"nl.{name} is no activation function here", operand="op", remedy=remedy)
+        remedy = (
+            "use nisa.activate2 (gen4) for prelu" if name == "prelu" else f"use {', '.join(sorted(allowed))}"
+        )
+        raise MachineError(
+            "operator.unknown", f"nl.{name} is no activation function here", operand="op", remedy=remedy
+        )
     return name
 
 
@@ -104,7 +145,10 @@ def _check_bias(core: Core, name: str, bias: Any) -> None:
     level = core.generation.level
     if not isinstance(bias, Tensor) and level < 3:
         raise MachineError(
-            "activation.bias", "a number as bias needs NeuronCore-v3", operand="bias", remedy="pass a (P, 1) tile"
+            "activation.bias",
+            "a number as bias needs NeuronCore-v3",
+            operand="bias",
+            remedy="pass a (P, 1) tile",
         )
     if isinstance(bias, Tensor) and bias.dtype == "tfloat32":
         raise MachineError("operand.dtype", "tfloat32 is the one dtype a bias cannot have", operand="bias")
@@ -124,13 +168,18 @@ def _scaled(core: Core, source: Tensor, scale: Any, bias: Any) -> F32:
     return values if term is None else alu.BINARY["add"](values, term, core.profile)
 
 
-# ---- the function -------------------------------------------------------------------------------------------------
+# ---- the function --------------------------------------------------------------------------------------
 
 
 def _evaluate(core: Core, name: str, values: F32) -> F32:
     if core.checked:
         _warn_outside(core, name, values)
-    return flushed(core, activate(name, flushed(core, values), core.profile))
+    # Subnormals as U6 says: the tables themselves know nothing of it.
+    subnormals = core.profile.subnormals_alu
+    if subnormals in ("daz", "daz_ftz"):
+        values = zero_subnormals(values)
+    output = activate(name, values, core.profile)
+    return zero_subnormals(output) if subnormals in ("ftz", "daz_ftz") else output
 
 
 def _warn_outside(core: Core, name: str, values: F32) -> None:
@@ -143,14 +192,15 @@ def _warn_outside(core: Core, name: str, values: F32) -> None:
     if outside.any():
         example = float(values[outside][0])
         warnings.warn(
-            f"nisa.{core.instruction.op}: {int(outside.sum())} of {values.size} arguments of {name} lie outside "
-            f"[{low:g}, {high:g}], where the hardware's table is invalid, e.g. {example:g} ({core.instruction.location})",
+            f"nisa.{core.instruction.op}: {int(outside.sum())} of {values.size} arguments of {name} lie "
+            f"outside [{low:g}, {high:g}], where the hardware's table is invalid, e.g. {example:g} "
+            f"({core.instruction.location})",
             MachineWarning,
             stacklevel=2,
         )
 
 
-# ---- the registers ------------------------------------------------------------------------------------------------
+# ---- the registers -------------------------------------------------------------------------------------
 
 
 def _reduction(
@@ -160,7 +210,10 @@ def _reduction(
     if op is None:
         if name in ("reduce", "reset_reduce"):
             raise MachineError(
-                "reduce_op", f"reduce_cmd.{name} without reduce_op", operand="reduce_op", remedy="pass reduce_op=nl.add"
+                "reduce_op",
+                f"reduce_cmd.{name} without reduce_op",
+                operand="reduce_op",
+                remedy="pass reduce_op=nl.add",
             )
         chosen = "add"
     else:
@@ -170,7 +223,9 @@ def _reduction(
 
 
 def _finish(core: Core, target: Tensor, source: Tensor, output: F32, reduction: Reduction) -> None:
-    """Write dst, then the registers, then the read-out: a reduce_res that shares bytes with dst holds the sum."""
+    """Write dst, then the registers, then the read-out: a reduce_res that shares bytes with dst holds the
+    sum.
+    """
     bits = core.rounded(output, target)
     lanes = lanes_of(source)
     registers = core.scalar_accumulator
@@ -183,7 +238,7 @@ def _finish(core: Core, target: Tensor, source: Tensor, output: F32, reduction: 
         core.write("reduce_res", reduction.result, registers.read(lanes))
 
 
-# ---- activate2 ----------------------------------------------------------------------------------------------------
+# ---- activate2 -----------------------------------------------------------------------------------------
 
 
 @instruction("scalar", since=4)
@@ -222,12 +277,17 @@ def _staged(core: Core, source: Tensor, stage0: tuple[Any, Any, bool], stage1: t
     if names not in _STAGES:
         listed = "; ".join(f"{a}, {b}" for a, b in sorted(_STAGES))
         raise MachineError(
-            "operator.class", f"(op0, op1) = {names} is not supported", operand="op0", remedy=f"use one of {listed}"
+            "operator.class",
+            f"(op0, op1) = {names} is not supported",
+            operand="op0",
+            remedy=f"use one of {listed}",
         )
     imms = [imm for imm in (stage0[1], stage1[1]) if isinstance(imm, Tensor)]
     if len(imms) == 2 and imms[0].dtype != imms[1].dtype:
         raise MachineError(
-            "operand.dtype", f"imm0 {imms[0].dtype} and imm1 {imms[1].dtype} must have one dtype", operand="imm1"
+            "operand.dtype",
+            f"imm0 {imms[0].dtype} and imm1 {imms[1].dtype} must have one dtype",
+            operand="imm1",
         )
     steps = [_stage(core, position, *stage) for position, stage in enumerate((stage0, stage1))]
     values = core.read_float("data", source)
@@ -246,9 +306,9 @@ def _stage(core: Core, position: int, op: Any, imm: Any, reverse: bool) -> Step 
         return Step(known, imm, reverse)
     if reverse:
         raise MachineError(
-            "operator.reverse", f"reverse{position} has no operator to reverse", operand=f"op{position}",
+            "operator.reverse",
+            f"reverse{position} has no operator to reverse",
+            operand=f"op{position}",
             remedy="pass reverse=False with nl.bypass",
         )
     return None
-
-

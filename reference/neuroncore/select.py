@@ -62,7 +62,9 @@ def range_select(
     count = source.shape[0]
     result = None if reduce_res is None else result_vector("reduce_res", reduce_res, count)
     index = _free_index(range_start, source.size // count)
-    taken = _within(core, index, comp_op0, bound0, 0, count) & _within(core, index, comp_op1, bound1, 1, count)
+    taken = _within(core, index, comp_op0, bound0, 0, count) & _within(
+        core, index, comp_op1, bound1, 1, count
+    )
     output = np.where(taken, core.read_float("on_true_tile", source), FP32_MIN)
     finish(core, target, source, output, command, "maximum", result)
 
@@ -70,7 +72,9 @@ def range_select(
 def _check_fill(value: Any) -> None:
     if isinstance(value, Tensor) or np.float32(number("on_false_value", value)) != FP32_MIN:
         raise MachineError(
-            "range_select.fill", f"{value!r} must be FP32_MIN (-3.4028235e+38)", operand="on_false_value",
+            "range_select.fill",
+            f"{value!r} must be FP32_MIN (-3.4028235e+38)",
+            operand="on_false_value",
             remedy="leave on_false_value alone; use nisa.affine_select for other values",
         )
 
@@ -78,7 +82,8 @@ def _check_fill(value: Any) -> None:
 def _free_index(start: Any, count: int) -> F32:
     if not isinstance(start, (int, np.integer)) or abs(int(start)) + count > _EXACT:
         raise MachineError(
-            "range_select.start", f"range_start={start!r} with {count} elements: indices must be ints within 2^24",
+            "range_select.start",
+            f"range_start={start!r} with {count} elements: indices must be ints within 2^24",
             operand="range_start",
         )
     return np.arange(int(start), int(start) + count, dtype=np.float32)[None, :]
@@ -89,9 +94,13 @@ def _within(core: Core, index: F32, op: Any, bound: Any, position: int, count: i
     role = f"bound{position}"
     if not isinstance(bound, Tensor) or bound.dtype != "float32":
         raise MachineError(
-            "operand.dtype", f"{bound!r} must be a float32 (P, 1) tile", operand=role, remedy="copy the bound into one"
+            "operand.dtype",
+            f"{bound!r} must be a float32 (P, 1) tile",
+            operand=role,
+            remedy="copy the bound into one",
         )
-    return alu.BINARY[compare.name](index, fp32_vector(core, role, bound, count), core.profile) != 0
+    holds: F32 = alu.BINARY[compare.name](index, fp32_vector(core, role, bound, count), core.profile)
+    return np.not_equal(holds, 0)
 
 
 @instruction("vector")

@@ -42,22 +42,27 @@ def _check_places(target: Tensor, source: Tensor) -> None:
     """On chip, equal elements per partition, and the start partitions that the active quadrants allow."""
     if source.size * target.shape[0] != target.size * source.shape[0]:
         raise MachineError(
-            "operand.shape", f"{source.shape} and dst {target.shape} differ in elements per partition", operand="src"
+            "operand.shape",
+            f"{source.shape} and dst {target.shape} differ in elements per partition",
+            operand="src",
         )
     active = -(-max(source.shape[0], target.shape[0]) // QUADRANT) * QUADRANT
     step = 128 if active > 64 else active
     for role, tensor in (("src", source), ("dst", target)):
         if not tensor.on_chip:
             raise MachineError(
-                "operand.memory", f"must be in ['sbuf', 'psum'], got {tensor.buffer.name}", operand=role,
+                "operand.memory",
+                f"must be in ['sbuf', 'psum'], got {tensor.buffer.name}",
+                operand=role,
                 remedy="move it with nisa.dma_copy first",
             )
         if active > 128 or tensor.start_partition % step:
             raise MachineError(
                 "partition.start",
-                f"{active} active partitions starting at {tensor.start_partition}: the start must be a multiple of "
-                f"{step}",
-                operand=role, remedy="place the tile at a legal partition",
+                f"{active} active partitions starting at {tensor.start_partition}: "
+                f"the start must be a multiple of {step}",
+                operand=role,
+                remedy="place the tile at a legal partition",
             )
 
 
@@ -65,7 +70,9 @@ def _checked_mask(mask: Any) -> list[int]:
     entries = list(mask)
     if len(entries) != QUADRANT or not all(is_whole(m) and (0 <= m < QUADRANT or m == KEEP) for m in entries):
         raise MachineError(
-            "shuffle.mask", f"{entries} is no list of {QUADRANT} integers, each 0..31 or {KEEP}", operand="shuffle_mask"
+            "shuffle.mask",
+            f"{entries} is no list of {QUADRANT} integers, each 0..31 or {KEEP}",
+            operand="shuffle_mask",
         )
     return [int(m) for m in entries]
 
@@ -78,8 +85,10 @@ def _origins(mask: list[int], targets: int, sources: int) -> NDArray[np.intp]:
     if (origin >= sources).any():
         wrong = int(np.argmax(origin >= sources))
         raise MachineError(
-            "shuffle.mask", f"dst partition {wrong} would take src partition {origin[wrong]} of {sources}",
-            operand="shuffle_mask", remedy="address partitions that src has",
+            "shuffle.mask",
+            f"dst partition {wrong} would take src partition {origin[wrong]} of {sources}",
+            operand="shuffle_mask",
+            remedy="address partitions that src has",
         )
     return origin
 

@@ -46,7 +46,7 @@ from .tensor import Tensor
 _SCALAR_V3 = {("multiply", "add"), ("multiply", None), ("add", None)}
 
 
-# ---- copies -------------------------------------------------------------------------------------------------------
+# ---- copies --------------------------------------------------------------------------------------------
 
 
 @instruction("vector")
@@ -58,7 +58,9 @@ def tensor_copy(core: Core, dst: Any, src: Any, engine: Any = Engine.unknown) ->
     no_psum_on_gpsimd(chosen, dst=target, src=source)
     if chosen == "scalar" and core.generation.level < 3:
         raise MachineError(
-            "engine", "the scalar engine of NeuronCore-v2 has no tensor_copy", operand="engine",
+            "engine",
+            "the scalar engine of NeuronCore-v2 has no tensor_copy",
+            operand="engine",
             remedy="use nisa.activation(op=nl.copy), or another engine",
         )
     if target.dtype == source.dtype:
@@ -70,7 +72,9 @@ def tensor_copy(core: Core, dst: Any, src: Any, engine: Any = Engine.unknown) ->
 
 
 @instruction("vector")
-def tensor_copy_predicated(core: Core, dst: Any, src: Any, predicate: Any, reverse_pred: bool = False) -> None:
+def tensor_copy_predicated(
+    core: Core, dst: Any, src: Any, predicate: Any, reverse_pred: bool = False
+) -> None:
     """dst = src where predicate is not 0 (is 0 if reversed); elsewhere dst keeps its bits."""
     target, mask = numeric("dst", dst), numeric("predicate", predicate)
     dtype_in("predicate", mask, ("uint8", "uint16", "uint32"))
@@ -94,13 +98,11 @@ def reciprocal(core: Core, dst: Any, data: Any) -> None:
     core.write("dst", target, alu.UNARY["reciprocal"](core.read_float("data", source), core.profile))
 
 
-# ---- two tensors --------------------------------------------------------------------------------------------------
+# ---- two tensors ---------------------------------------------------------------------------------------
 
 
 @instruction("vector")
-def tensor_tensor(
-    core: Core, dst: Any, data1: Any, data2: Any, op: Any, engine: Any = Engine.unknown
-) -> str:
+def tensor_tensor(core: Core, dst: Any, data1: Any, data2: Any, op: Any, engine: Any = Engine.unknown) -> str:
     """dst = data1 op data2, element by element."""
     target, left = numeric_pair(dst, data1, "data1")
     right = numeric("data2", data2)
@@ -116,17 +118,23 @@ def tensor_tensor(
         return chosen
     chosen = _tensor_tensor_engine(operator, target, left, right, engine)
     if chosen == "gpsimd" and {target.dtype, left.dtype, right.dtype} <= WORDS and operator.name != "power":
-        result = alu.INTEGER[operator.name](core.read_words("data1", left), core.read_words("data2", right), core.profile)
+        result = alu.INTEGER[operator.name](
+            core.read_words("data1", left), core.read_words("data2", right), core.profile
+        )
         core.write_words("dst", target, result)
     else:
-        core.write("dst", target, apply(core, core.read_float("data1", left), step, core.read_float("data2", right)))
+        core.write(
+            "dst", target, apply(core, core.read_float("data1", left), step, core.read_float("data2", right))
+        )
     return chosen
 
 
 def _binary(operator: Operator) -> None:
     if operator.unary or operator.kind == "token":
         raise MachineError(
-            "operator.class", f"nl.{operator.name} is no binary operator", operand="op",
+            "operator.class",
+            f"nl.{operator.name} is no binary operator",
+            operand="op",
             remedy="use nisa.tensor_scalar or nisa.activation for functions of one tensor",
         )
 
@@ -151,7 +159,7 @@ def _tensor_tensor_bits(core: Core, dst: Tensor, left: Tensor, right: Tensor, st
     core.write_bits("dst", dst, result.view(dst.fmt.storage))
 
 
-# ---- one tensor and per-partition scalars -------------------------------------------------------------------------
+# ---- one tensor and per-partition scalars --------------------------------------------------------------
 
 
 @instruction("vector")
@@ -189,11 +197,15 @@ def tensor_scalar(
 def _check_steps(first: Step, second: Step | None, operand1: Any) -> None:
     for role, step in (("op0", first), ("op1", second)):
         if step is not None and step.operator.kind == "token":
-            raise MachineError("operator.class", f"nl.{step.operator.name} is not supported here", operand=role)
+            raise MachineError(
+                "operator.class", f"nl.{step.operator.name} is not supported here", operand=role
+            )
     check_partner("operand0", first)
     if second is None:
         if operand1 is not None:
-            raise MachineError("operator.binary", "operand1 without op1", operand="operand1", remedy="pass op1 as well")
+            raise MachineError(
+                "operator.binary", "operand1 without op1", operand="operand1", remedy="pass op1 as well"
+            )
         return
     check_partner("operand1", second)
     same_class(first.operator, second.operator)
@@ -208,14 +220,18 @@ def _tensor_scalar_engine(
     names = (first.operator.name, second.operator.name if second else None)
     if chosen == "gpsimd" and names != ("rsqrt", None):
         raise MachineError(
-            "engine", f"engine.gpsimd executes rsqrt alone, not {_pair(names)}", operand="engine",
+            "engine",
+            f"engine.gpsimd executes rsqrt alone, not {_pair(names)}",
+            operand="engine",
             remedy="use engine.vector",
         )
     no_psum_on_gpsimd(chosen, dst=dst, data=data)
     level = core.generation.level
     if chosen == "scalar" and (level < 3 or (level == 3 and names not in _SCALAR_V3)):
         raise MachineError(
-            "engine", f"the scalar engine of {core.generation.chip} cannot execute {_pair(names)}", operand="engine",
+            "engine",
+            f"the scalar engine of {core.generation.chip} cannot execute {_pair(names)}",
+            operand="engine",
             remedy="use engine.vector; on trn2 it does multiply+add, multiply or add",
         )
     return chosen
@@ -251,7 +267,9 @@ def _tensor_scalar_words(core: Core, dst: Tensor, data: Tensor, first: Step, sec
         if step is None:
             continue
         right = step.operand
-        right = core.read_words(role, numeric(role, right)) if isinstance(right, Tensor) else np.int64(int(right))
+        right = (
+            core.read_words(role, numeric(role, right)) if isinstance(right, Tensor) else np.int64(int(right))
+        )
         function = alu.INTEGER[step.operator.name]
         pair = (right, result) if step.reverse else (result, right)
         result = function(*pair, core.profile)
@@ -280,5 +298,7 @@ def scalar_tensor_tensor(
     check_partner("operand0", first)
     right0 = partner(core, "operand0", first, source.shape[0])
     right1 = core.read_float("operand1", other)
-    result = apply_two(core, core.read_float("data", source), first, right0, second, right1, core.profile.fma_vector)
+    result = apply_two(
+        core, core.read_float("data", source), first, right0, second, right1, core.profile.fma_vector
+    )
     core.write("dst", target, result)
