@@ -104,6 +104,11 @@ def check_tensor(role: str, value: Any) -> Tensor:
             "operand.type", f"needs a tensor, got {type(value).__name__}", operand=role,
             remedy="allocate with nl.ndarray and pass the tensor or a view of it",
         )
+    if value.storage.dead:
+        raise MachineError(
+            "loop.scope", f"{value.storage.label()} was made inside a run-time loop that has moved on", operand=role,
+            remedy="allocate it before the loop",
+        )
     return value
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.numerics.cast import cast, to_float32
 from reference.numerics.formats import Format, format_of
 
 from .bytemask import Taken
@@ -24,7 +25,7 @@ from .options import Options, active_options
 from .race import RaceDetector
 from .region import MemoryRegion
 from .scheduler import Scheduler
-from .tensor import Tensor, dtype_of, row_major
+from .tensor import DType, Tensor, dtype_of, row_major
 from .trace import Instruction, Trace
 
 _state = threading.local()
@@ -105,6 +106,18 @@ class Launch:
             )
         return known[0]
 
+    def constant(self, array: NDArray[Any], dtype: DType | None) -> Tensor:
+        """An HBM tensor that holds a compile-time array."""
+        kind = _dtype_of_array("constant", array) if dtype is None else dtype
+        fmt = self.cores[0].effective_format(kind)
+        stored = np.atleast_1d(np.ascontiguousarray(array))
+        if stored.dtype != fmt.storage:
+            stored = cast(stored, fmt)
+        data = np.array(stored).reshape(-1).view(np.uint8)
+        memory = Memory.linear(MemoryRegion.private_hbm, data)
+        storage = Storage(memory, 0, 1, 0, data.size, "", origin="shared_constant", is_input=True)
+        return Tensor(storage, kind, stored.shape, row_major(stored.shape), 0, fmt)
+
     def note_shared(self, tensor: Tensor, instruction: Instruction, writes: bool, taken: Taken = None) -> None:
         """Race bookkeeping of one access to shared HBM."""
         assert self.races is not None
@@ -174,12 +187,7 @@ class Launch:
 
     def _wrap_array(self, name: str, original: Any, array: NDArray[Any]) -> Tensor:
         region = MemoryRegion.private_hbm if len(self.cores) == 1 else MemoryRegion.shared_hbm
-        try:
-            dtype = dtype_of(array.dtype if _torch_name(original) is None else _torch_name(original))
-        except ValueError as error:
-            raise MachineError(
-                "argument.dtype", f"argument '{name}': {error}", remedy="convert it to an NKI dtype before the launch"
-            ) from None
+        dtype = _dtype_of_array(f"argument '{name}'", array, _torch_name(original))
         fmt = self.cores[0].effective_format(dtype)
         stored = np.ascontiguousarray(array)
         if fmt.storage != stored.dtype:
@@ -203,8 +211,6 @@ class Launch:
                 continue
             values = tensor.array()
             if values.dtype != array.dtype:
-                from reference.numerics.cast import cast
-
                 values = cast(values, format_of(array.dtype))
             array[...] = values.reshape(array.shape)
 
@@ -237,8 +243,6 @@ class Launch:
             warnings.warn(str(error), MachineWarning, stacklevel=3)
         values = np.array(tensor.array())
         if tensor.fmt.name != tensor.dtype and format_of(tensor.dtype).storage != values.dtype:
-            from reference.numerics.cast import cast
-
             values = cast(values, format_of(tensor.dtype))
         return values
 
@@ -281,6 +285,16 @@ class Launch:
             core.counters.psum_high_water = core.psum.high_water
 
 
+def _dtype_of_array(what: str, array: NDArray[Any], name: str | None = None) -> DType:
+    """The NKI dtype of a host array; int64, float64 and others have none."""
+    try:
+        return dtype_of(array.dtype if name is None else name)
+    except ValueError as error:
+        raise MachineError(
+            "argument.dtype", f"{what}: {error}", remedy="convert it to an NKI dtype before the launch"
+        ) from None
+
+
 def _fresh_hbm(
     shape: tuple[int, ...], fmt: Format, region: MemoryRegion, name: str, origin: str, sentinel: bool
 ) -> Storage:
@@ -313,8 +327,6 @@ def _restored(array: NDArray[Any], source: Format, target: Format) -> NDArray[An
     """An argument in the storage dtype of its tensor: bits where sizes agree, else its fp32 value."""
     if array.dtype.itemsize == target.storage.itemsize and target.name == source.name:
         return array.view(target.storage)
-    from reference.numerics.cast import to_float32
-
     return to_float32(array, source)
 
 

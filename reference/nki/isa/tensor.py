@@ -64,3 +64,36 @@ def nc_transpose(
     engine: SBUF or PSUM on both sides, up to 32 x 32, bits move. Always overwrites.
     """
     return machine.nc_transpose(dst, data, engine, name=name)
+
+
+def nc_matmul_mx(
+    dst: Any,
+    stationary: Any,
+    moving: Any,
+    stationary_scale: Any,
+    moving_scale: Any,
+    tile_position: Any = None,
+    tile_size: Any = None,
+    accumulate: bool | None = None,
+    name: str | None = None,
+) -> NkiInstruction:
+    """dst[m, n] (+)= sum over k and the 4 lanes of (stationary[k, m] * its scale) * (moving[k, n] * its
+    scale). gen4.
+
+    stationary (K, M) and moving (K, N) hold packed fp8 or fp4 (x4 dtypes, which may differ), K a multiple of
+    32 up to 128, M even; dst as for nc_matmul. Scales are uint8 or float8_e8m0fnu codes 2^(code - 127), one
+    per 8 partitions x 4 lanes and column: those of data partitions 32 q .. 32 q + 31 in rows 32 q + o .. 32
+    q + o + 3 of the scale tile, o = 0, 4, 8 or 12 being the start partition of the view; other rows are not
+    read. Code 255 is NaN (profile U8). Row tiles only.
+    """
+    return machine.nc_matmul_mx(
+        dst,
+        stationary,
+        moving,
+        stationary_scale,
+        moving_scale,
+        tile_position,
+        tile_size,
+        accumulate,
+        name=name,
+    )
