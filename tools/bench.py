@@ -100,8 +100,7 @@ def bench(
 ) -> int:
     """Ratios of model and simulated kernel to plain NumPy, and the exact dot product against sgemm."""
     chosen = selection.subjects(kernels or [])
-    if json_file is not None:
-        require_folder(json_file)
+    require_folder(json_file)
     todo = [Job(subject.name, row, repeats) for subject in chosen for row in range(len(subject.bench))]
     todo += [Job("", row, repeats) for row in range(len(DOT_ROWS))]
     figures = run_all(measure, todo, 1, "measuring", apart=True)

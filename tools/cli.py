@@ -11,6 +11,8 @@ from conformance.golden_store import GoldenError
 from tools.bench import bench
 from tools.check import check
 from tools.errors import BadInput
+from tools.explain import explain
+from tools.fuzz import fuzz
 from tools.golden import golden
 from tools.listing import list_kernels
 from tools.pool import WorkerDied
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 app.command("list")(list_kernels)
 app.command("check")(check)
+app.command("explain")(explain)
+app.command("fuzz")(fuzz)
 app.command("bench")(bench)
 app.add_typer(golden, name="golden")
 

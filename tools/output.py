@@ -23,9 +23,9 @@ def console() -> Console:
     return Console(width=width)
 
 
-def require_folder(path: Path) -> None:
+def require_folder(path: Path | None) -> None:
     """BadInput where a file could not be created for want of its folder; asked before long work."""
-    if not path.absolute().parent.is_dir():
+    if path is not None and not path.absolute().parent.is_dir():
         raise BadInput(f"cannot write {path}: there is no such folder")
 
 

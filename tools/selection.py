@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Sequence
 
 from conformance import registry
@@ -24,6 +25,26 @@ def subject(name: str) -> Subject:
         return registry.kernel(name)
     except registry.CaseModuleError as error:
         raise BadInput(str(error)) from None
+
+
+def implementations(names: Sequence[str], implementation: str | None) -> list[Subject]:
+    """The named kernels; where `implementation` ('module:attribute') is given, the one kernel judging it."""
+    if implementation is None:
+        return subjects(names)
+    if len(names) != 1:
+        raise BadInput("--kernel belongs to one kernel: name exactly one before it")
+    judged = subject(names[0]).with_implementation(implementation)
+    _require_importable(judged)
+    return [judged]
+
+
+def _require_importable(subject: Subject) -> None:
+    # Kernels of others lie beside the caller, where a console script does not look by itself.
+    sys.path.append("")
+    try:
+        subject.load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"--kernel {subject.implementation} cannot be imported: {error}") from None
 
 
 def tagged(subject: Subject, tag: str) -> list[Case]:

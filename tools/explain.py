@@ -1,0 +1,28 @@
+"""`nki-oracle explain`: the first rounding point at which model and kernel part."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from conformance.explain import first_difference
+from tools import selection
+from tools.errors import BadInput
+from tools.output import console
+
+
+def explain(
+    name: Annotated[str, typer.Argument(metavar="KERNEL")],
+    case: Annotated[str, typer.Option(help="Id of a case, or its 'cfg:' text.")],
+    kernel: Annotated[str | None, typer.Option(help="Another implementation: module:attribute.")] = None,
+) -> int:
+    """Pair the traces of model and simulated kernel; exit 1 and show where they part, if they do."""
+    selection.usable_backend("sim")
+    (subject,) = selection.implementations([name], kernel)
+    (chosen,) = selection.named(subject, [case])
+    if (refusal := subject.legal(chosen.config)) is not None:
+        raise BadInput(f"this config is refused: {refusal.error()}")
+    explanation = first_difference(subject, chosen)
+    console().print(explanation.text(), markup=False, highlight=False)
+    return 0 if explanation.agrees else 1
