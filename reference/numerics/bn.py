@@ -63,7 +63,7 @@ def _twopass(x: Array, profile: NumericsProfile) -> Moments:
 
 
 def _welford(x: Array, profile: NumericsProfile) -> Moments:
-    mean = np.zeros(x.shape[:-1], np.float32)
+    mean: Array = np.zeros(x.shape[:-1], np.float32)
     m2 = np.zeros_like(mean)
     for i in range(x.shape[-1]):
         before = x[..., i] - mean
