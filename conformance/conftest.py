@@ -1,4 +1,4 @@
-"""How the suite runs under pytest: Hypothesis profiles.
+"""How the suite runs under pytest: Hypothesis profiles, and markers that ask for a backend.
 
 A profile is chosen by `--hypothesis-profile NAME` or the variable HYPOTHESIS_PROFILE; tox chooses `ci`.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from conformance.markers import reason_to_skip
 
 # No deadline anywhere: the time of an example says more about the machine than about the kernel.
 # ci draws the same examples on every run, so that a red run is about the change and can be repeated.
@@ -21,3 +24,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips, with the reason, what is marked for a backend that cannot run here."""
+    for item in items:
+        reason = reason_to_skip(mark.name for mark in item.iter_markers())
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from conformance.explain import first_difference
+from reference.neuroncore.errors import NkiValidationError
 from tools import selection
 from tools.errors import BadInput
 from tools.output import console
@@ -23,6 +24,10 @@ def explain(
     (chosen,) = selection.named(subject, [case])
     if (refusal := subject.legal(chosen.config)) is not None:
         raise BadInput(f"this config is refused: {refusal.error()}")
-    explanation = first_difference(subject, chosen)
+    try:
+        explanation = first_difference(subject, chosen)
+    except NkiValidationError as error:
+        console().print(f"{name} {chosen.id}: the kernel stopped: {error}", markup=False, highlight=False)
+        return 1
     console().print(explanation.text(), markup=False, highlight=False)
     return 0 if explanation.agrees else 1
