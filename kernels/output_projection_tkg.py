@@ -85,10 +85,10 @@ def check_arguments(
     assert len(attention.shape) == 4, "attention must be [D, B, N, S]"
     D, B, N, S = attention.shape
     H = weight.shape[1]
-    assert TRANSPOSE_OUT == True or TRANSPOSE_OUT == False, "TRANSPOSE_OUT must be a bool"  # noqa: E712
+    assert TRANSPOSE_OUT == True or TRANSPOSE_OUT == False, "TRANSPOSE_OUT must be a bool"
     assert weight.shape[0] == N * D, "weight must be [N*D, H]"
-    assert bias == None or bias.shape == (1, H), "bias must be [1, H] or None"  # noqa: E711
-    assert sbm == None, "sbm is not supported"  # noqa: E711
+    assert bias == None or bias.shape == (1, H), "bias must be [1, H] or None"
+    assert sbm == None, "sbm is not supported"
     check_quantization(attention, weight, quantization_type, weight_scale, input_scale)
     assert H % n_prgs == 0, "H must be a multiple of the LNC size"
     assert B * S <= nl.tile_size.pmax, "B*S must be <= 128"
@@ -108,18 +108,18 @@ def check_quantization(attention, weight, quantization_type, weight_scale, input
     row = quantization_type == QuantizationType.ROW
     assert none or static or row, "quantization_type must be NONE, STATIC or ROW"
     if none:
-        assert weight_scale == None and input_scale == None, "NONE takes no scales"  # noqa: E711
+        assert weight_scale == None and input_scale == None, "NONE takes no scales"
         fp32_io = attention.dtype == nl.float32
         fp32_weight = weight.dtype == nl.float32
         assert fp32_io == fp32_weight, "float32 multiplies only with float32"
     else:
         assert weight.dtype == nl.float8_e4m3, "quantised weights must be float8_e4m3"
-        assert weight_scale != None, "weight_scale is missing"  # noqa: E711
+        assert weight_scale != None, "weight_scale is missing"
     if static:
-        assert input_scale != None, "STATIC needs input_scale"  # noqa: E711
+        assert input_scale != None, "STATIC needs input_scale"
         assert weight_scale.shape == (128, 1) and input_scale.shape == (128, 1), "STATIC scales must be [128, 1]"
     if row:
-        assert input_scale == None, "ROW takes no input_scale"  # noqa: E711
+        assert input_scale == None, "ROW takes no input_scale"
         assert weight_scale.shape == (128, weight.shape[1]), "ROW weight_scale must be [128, H]"
         assert attention.dtype != nl.float32, "float32 multiplies only with float32"
 
@@ -182,15 +182,15 @@ def matmul_pass(dst, stationary, moving, slots, first):
 
 def evict(out, psum, bias, scale, row_scale, dequant):
     """Round a complete PSUM tile into `out`: dequantise first (its own rounding when a bias follows), then add bias."""
-    dequantised = scale != None or row_scale != None  # noqa: E711
+    dequantised = scale != None or row_scale != None
     target = out
-    if dequantised and bias != None:  # noqa: E711
+    if dequantised and bias != None:
         target = dequant
-    if scale != None:  # noqa: E711
+    if scale != None:
         nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)
-    if row_scale != None:  # noqa: E711
+    if row_scale != None:
         nisa.tensor_tensor(dst=target, data1=psum, data2=row_scale, op=nl.multiply, engine=nisa.vector_engine)
-    if bias != None:  # noqa: E711
+    if bias != None:
         summand = dequant if dequantised else psum
         nisa.tensor_tensor(dst=out, data1=summand, data2=bias, op=nl.add, engine=nisa.vector_engine)
     elif not dequantised:
@@ -203,7 +203,7 @@ def evict(out, psum, bias, scale, row_scale, dequant):
 def load_plain_row_vectors(bias, weight_scale, row, tokens, first, columns):
     """(bias_tile, row_scale) for every token row of the shard; None where there is none."""
     bias_tile = None
-    if bias != None:  # noqa: E711
+    if bias != None:
         bias_tile = nl.ndarray((tokens, columns), dtype=bias.dtype, name="bias_tile")
         nisa.dma_copy(dst=bias_tile[0:1, :], src=bias[0:1, nl.ds(first, columns)])
         zeros = [0] * 32
@@ -244,13 +244,13 @@ def project_plain(
             size = min(512, start + width - column)
             part = nl.ds(column, size)
             dequant = None
-            if bias != None and quantization_type != QuantizationType.NONE:  # noqa: E711
+            if bias != None and quantization_type != QuantizationType.NONE:
                 dequant = nl.ndarray((tokens, size), dtype=io, name=f"dequant_0_{column // 512}")
             evict(
                 out_sb[:, part],
                 psums[i],
-                bias_tile[:, part] if bias != None else None,  # noqa: E711
-                scale[0:tokens, :] if scale != None else None,  # noqa: E711
+                bias_tile[:, part] if bias != None else None,
+                scale[0:tokens, :] if scale != None else None,
                 row_scale[:, part] if row else None,
                 dequant,
             )
@@ -311,7 +311,7 @@ def project_transposed(
     first = prg * 128 * H_2
     row = quantization_type == QuantizationType.ROW
     bias_tile = None
-    if bias != None:  # noqa: E711
+    if bias != None:
         bias_tile = load_transposed_vector(bias, bias.dtype, "bias_tile", first, H_2)
     row_scale = None
     if row:
@@ -379,15 +379,15 @@ def evict_transposed(out_sb, out, psum, bias_tile, scale, row_scale, low, dequan
     count, tokens = psum.shape[1], psum.shape[2]
     values = nl.ds(low, count)
     dequant = None
-    if bias_tile != None and (scale != None or row_scale != None):  # noqa: E711
+    if bias_tile != None and (scale != None or row_scale != None):
         dequant = nl.ndarray((128, count, tokens), dtype=io, name=dequant_name)
     evict(
         out_sb[:, values, :],
         psum,
-        over_tokens(bias_tile, low, count, tokens) if bias_tile != None else None,  # noqa: E711
+        over_tokens(bias_tile, low, count, tokens) if bias_tile != None else None,
         scale,
-        over_tokens(row_scale, low, count, tokens) if row_scale != None else None,  # noqa: E711
+        over_tokens(row_scale, low, count, tokens) if row_scale != None else None,
         dequant,
     )
-    if out != None:  # noqa: E711
+    if out != None:
         nisa.dma_copy(dst=out[:, prg, values, :], src=out_sb[:, values, :])

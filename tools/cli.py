@@ -14,6 +14,7 @@ from tools.errors import BadInput
 from tools.explain import explain
 from tools.fuzz import fuzz
 from tools.golden import golden
+from tools.lint import lint
 from tools.listing import list_kernels
 from tools.pool import WorkerDied
 
@@ -32,6 +33,7 @@ app.command("check")(check)
 app.command("explain")(explain)
 app.command("fuzz")(fuzz)
 app.command("bench")(bench)
+app.command("lint")(lint)
 app.add_typer(golden, name="golden")
 
 #: Errors of the option parser; typer does not export their base, and newer ones carry their own parser.
