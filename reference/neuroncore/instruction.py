@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from .core import Core
 from .errors import MachineError
 from .launch import current_core
 from .tensor import Tensor
-
-P = ParamSpec("P")
 
 #: Frames of these packages belong to the machine, not to a kernel.
 _OWN = ("reference.", "nki.", "nki_")
@@ -53,19 +51,20 @@ def _short(filename: str) -> str:
     return filename if relative.startswith("..") else relative
 
 
-def instruction(engine: str, since: int = 2) -> Callable[
-    [Callable[Concatenate[Core, P], str | None]], Callable[P, NkiInstruction]
-]:
+def instruction(
+    engine: str, since: int = 2
+) -> Callable[[Callable[..., str | None]], Callable[..., NkiInstruction]]:
     """Turn `op(core, *operands)` into an instruction of `engine`, available from NeuronCore-v`since`.
 
-    The function may return the engine it really ran on (where the choice depends on operands).
+    The function may return the engine it really ran on (where the choice depends on operands). The instruction
+    takes one keyword more than the function: `name`, a label.
     """
 
-    def decorate(function: Callable[Concatenate[Core, P], str | None]) -> Callable[P, NkiInstruction]:
+    def decorate(function: Callable[..., str | None]) -> Callable[..., NkiInstruction]:
         op = function.__name__
 
         @functools.wraps(function)
-        def issue(*args: P.args, **kwargs: P.kwargs) -> NkiInstruction:
+        def issue(*args: Any, **kwargs: Any) -> NkiInstruction:
             core = current_core()
             label = kwargs.pop("name", None) or ""
             core.begin(op, *kernel_location(), str(label))
