@@ -70,8 +70,9 @@ class Function:
     #: The real function for finite arguments, in mpmath.
     real: RealFunction | None = None
     tie: Tie | None = None
-    #: Finite arguments at which the function takes a float32 value exactly; None: wherever `check` says so.
+    #: Finite arguments at which the function takes a float32 value exactly, zeros of the function apart.
     exact_at: tuple[float, ...] = ()
+    #: (x, y) in float64 -> where y is the value at x exactly, for functions with many such points.
     check: Callable[[Array, Array], Array] | None = None
     #: Interval the ScalarE table is documented for (facts 6.3).
     valid: tuple[float, float] = (-math.inf, math.inf)
@@ -81,7 +82,7 @@ class Function:
         values = to_float32(x)
         if self.bound is None:
             with np.errstate(all="ignore"):
-                return self.estimate(values)
+                return np.asarray(self.estimate(values))
         flat = np.ascontiguousarray(values).reshape(-1)
         result = np.empty_like(flat)
         with np.errstate(all="ignore"):
@@ -89,7 +90,7 @@ class Function:
                 block = flat[start : start + _BLOCK]
                 rounded, doubt = self.attempt(block)
                 result[start : start + _BLOCK] = settle(rounded, doubt, self._decider(block))
-        return result.reshape(values.shape)
+        return np.asarray(result.reshape(values.shape))
 
     def attempt(self, x: Array) -> tuple[Array, Array]:
         """Results for float32 `x`, and the mask of those the estimate does not decide (the slow share)."""
@@ -124,7 +125,9 @@ class Function:
 
     def is_exact(self, x: Array, y: Array) -> Array:
         """Where float32 `y`, the value at `x`, is the value itself: not rounded, or a limit (0, inf, NaN)."""
-        known: Array = ~np.isfinite(x) | ~np.isfinite(y) | (y == 0) | np.isin(x, self.exact_at)
+        known: Array = ~np.isfinite(x) | ~np.isfinite(y) | (y == 0)
+        for point in self.exact_at:
+            known |= x == point
         if self.check is None:
             return known
         with np.errstate(all="ignore"):
@@ -214,9 +217,7 @@ def _certified() -> tuple[Function, ...]:
         Function("cos", est.cos, 2.0**-46, lambda m, x: m.cos(x), exact_at=_AT_ZERO),
         Function("tan", est.tan, 2.0**-46, lambda m, x: m.tan(x)),
         Function("arctan", est.arctan, 2.0**-46, lambda m, x: m.atan(x), valid=(-math.pi / 2, math.pi / 2)),
-        Function(
-            "rsqrt", est.rsqrt, 2.0**-50, real.rsqrt, check=_is_power_of_four, valid=(2.0**-87, 2.0**97)
-        ),
+        Function("rsqrt", est.rsqrt, 2.0**-50, real.rsqrt, check=_is_power_of_four, valid=(2.0**-87, 2.0**97)),
     )
 
 
@@ -241,9 +242,7 @@ def _exact_operations() -> tuple[Function, ...]:
 
 
 #: Every unary function by its NKI name.
-FUNCTIONS: Mapping[str, Function] = MappingProxyType(
-    {row.name: row for row in (*_certified(), *_exact_operations())}
-)
+FUNCTIONS: Mapping[str, Function] = MappingProxyType({row.name: row for row in (*_certified(), *_exact_operations())})
 
 exp, log, tanh, sigmoid = (FUNCTIONS[name] for name in ("exp", "log", "tanh", "sigmoid"))
 silu, silu_dx, mish, softplus = (FUNCTIONS[name] for name in ("silu", "silu_dx", "mish", "softplus"))
@@ -251,9 +250,7 @@ gelu, gelu_dx, gelu_apprx_tanh = (FUNCTIONS[name] for name in ("gelu", "gelu_dx"
 gelu_apprx_sigmoid, gelu_apprx_sigmoid_dx = (
     FUNCTIONS[name] for name in ("gelu_apprx_sigmoid", "gelu_apprx_sigmoid_dx")
 )
-erf, erf_dx, sin, cos, tan, arctan = (
-    FUNCTIONS[name] for name in ("erf", "erf_dx", "sin", "cos", "tan", "arctan")
-)
+erf, erf_dx, sin, cos, tan, arctan = (FUNCTIONS[name] for name in ("erf", "erf_dx", "sin", "cos", "tan", "arctan"))
 sqrt, rsqrt, reciprocal, square = (FUNCTIONS[name] for name in ("sqrt", "rsqrt", "reciprocal", "square"))
 sign, abs, relu, copy = (FUNCTIONS[name] for name in ("sign", "abs", "relu", "copy"))
 

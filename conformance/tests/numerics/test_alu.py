@@ -217,7 +217,7 @@ def test_fused_multiply_add_rounds_the_exact_sum_once() -> None:
 
 
 def test_fused_multiply_add_sees_what_a_float64_sum_cannot_hold() -> None:
-    """The sum lies 2^-70 below a midpoint of float32: in float64 it is the midpoint, and ties to even go up."""
+    """The sum lies 2^-70 below a midpoint of float32; in float64 it is the midpoint, and even is up."""
     a, b, c = f32((1 + 2.0**-23) * 2.0**-12), f32((1 - 2.0**-23) * 2.0**-12), f32(1 + 2.0**-23)
     in_float64 = a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)
     assert in_float64.astype(np.float32) == 1 + 2.0**-22, "the trap is not set"
