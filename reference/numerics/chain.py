@@ -34,9 +34,7 @@ def chain_dot(a: Any, b: Any, *, start: Any = None, fast: bool = True) -> Array:
     """
     left, right = np.asarray(a), np.asarray(b)
     if left.ndim < 2 or right.ndim < 2 or left.shape[-2] != right.shape[-2]:
-        raise ValueError(
-            f"chain_dot: expects [..., K, M] and [..., K, N], got {left.shape} and {right.shape}"
-        )
+        raise ValueError(f"chain_dot: expects [..., K, M] and [..., K, N], got {left.shape} and {right.shape}")
     loop = (compiled_loop() if fast else None) or numpy_loop
 
     def fill(a_block: Array, b_block: Array, begin: Array | None) -> Array:

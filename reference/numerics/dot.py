@@ -111,9 +111,7 @@ def double_row_pass(a: Any, b: Any, profile: NumericsProfile = DEFAULT, *, acc: 
     """
     left, right = _operand(a, None, profile), _operand(b, None, profile)
     if left.ndim < 3 or right.ndim < 3 or left.shape[-3:-1] != right.shape[-3:-1] or left.shape[-2] != 2:
-        raise ValueError(
-            f"double_row: expects [..., K, 2, M] and [..., K, 2, N], got {left.shape}, {right.shape}"
-        )
+        raise ValueError(f"double_row: expects [..., K, 2, M] and [..., K, 2, N], got {left.shape}, {right.shape}")
     total = None if acc is None else np.asarray(acc, np.float32)
     return _onto_psum(partial(_double_row_sum, left, right, profile), total, profile)
 

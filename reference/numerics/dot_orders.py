@@ -9,6 +9,7 @@ the sum starts from, and the rounding of each addition (U2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -89,9 +90,7 @@ def _tree_of(steps: Steps, first: int, length: int, rounding: str) -> Array:
 
 
 Order = Callable[[Steps, Array | None, str], Array]
-ORDERS: Mapping[str, Order] = MappingProxyType(
-    {"chain": chain, "chain_rev": chain_rev, "seg32": seg32, "tree": tree}
-)
+ORDERS: Mapping[str, Order] = MappingProxyType({"chain": chain, "chain_rev": chain_rev, "seg32": seg32, "tree": tree})
 
 
 def ordered_sum(steps: Steps, order: str, start: Array | None = None, rounding: str = "rne") -> Array:
@@ -106,10 +105,10 @@ def by_blocks(fill: Callable[[Array, Array, Array | None], Array], a: Array, b: 
     every output is a sum of its own.
     """
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    shape = (*lead, a.shape[-1], b.shape[-1])
-    left = np.broadcast_to(a, (*lead, *a.shape[-2:])).reshape(-1, *a.shape[-2:])
-    right = np.broadcast_to(b, (*lead, *b.shape[-2:])).reshape(-1, *b.shape[-2:])
-    begin = None if start is None else np.broadcast_to(start, shape).reshape(-1, *shape[-2:])
+    shape, count = (*lead, a.shape[-1], b.shape[-1]), math.prod(lead)
+    left = np.broadcast_to(a, (*lead, *a.shape[-2:])).reshape(count, *a.shape[-2:])
+    right = np.broadcast_to(b, (*lead, *b.shape[-2:])).reshape(count, *b.shape[-2:])
+    begin = None if start is None else np.broadcast_to(start, shape).reshape(count, *shape[-2:])
     out = np.empty((len(left), *shape[-2:]), np.float32)
     batches = max(1, _BLOCK // max(1, shape[-2] * shape[-1]))
     columns = max(1, _BLOCK // max(1, shape[-2]))

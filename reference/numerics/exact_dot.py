@@ -60,7 +60,7 @@ def exact_dot(a: Any, b: Any, *, seed: Any = None, rounding: str = "rne", out: A
     shape = (*lead, left.shape[-1], right.shape[-1])
     if out is None:
         out = np.empty(shape, np.float32)
-    flat = out.reshape(-1, *shape[-2:])
+    flat = out.reshape(math.prod(lead), *shape[-2:])
     start = None if seed is None else np.broadcast_to(np.asarray(seed, np.float32), shape).reshape(flat.shape)
     _fill(flat, _batches(left, lead), _batches(right, lead), start, rounding)
     if not np.shares_memory(flat, out):
@@ -86,9 +86,7 @@ def exact_dot_passes(a: Any, b: Any, *, start: Any = None, out: Array | None = N
     """
     left, right = np.asarray(a), np.asarray(b)
     if left.ndim != 3 or right.ndim != 3 or len(left) != len(right) or len(left) == 0:
-        raise ValueError(
-            f"exact_dot_passes: expects [G, K, M] and [G, K, N], got {left.shape} and {right.shape}"
-        )
+        raise ValueError(f"exact_dot_passes: expects [G, K, M] and [G, K, N], got {left.shape} and {right.shape}")
     _check(left, right)
     total = np.empty((left.shape[-1], right.shape[-1]), np.float32) if out is None else out
     if start is None:
@@ -115,7 +113,7 @@ def _batches(x: Array, lead: tuple[int, ...]) -> Array:
     """[..., K, n] as [B, K, n], without a copy for one matrix that serves the whole batch."""
     if math.prod(x.shape[:-2]) == 1:
         return np.broadcast_to(x.reshape(x.shape[-2:]), (math.prod(lead), *x.shape[-2:]))
-    return np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(-1, *x.shape[-2:])
+    return np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(math.prod(lead), *x.shape[-2:])
 
 
 def _fill(out: Array, left: Array, right: Array, seed: Array | None, rounding: str) -> None:
@@ -124,10 +122,10 @@ def _fill(out: Array, left: Array, right: Array, seed: Array | None, rounding: s
         turned = None if seed is None else seed.transpose(0, 2, 1)
         return _fill(out.transpose(0, 2, 1), right, left, turned, rounding)
     depth, width = right.shape[1:]
-    if depth == 0:
+    if out.size == 0 or depth == 0:
         out[...] = 0.0 if seed is None else seed + np.float32(0)
         return None
-    for batch in _cut(len(out), max(1, _BLOCK // (depth * max(width, 1)))):
+    for batch in _cut(len(out), max(1, _BLOCK // (depth * width))):
         still = Operand(widen(left[batch]), Columns.of(left[batch]))
         facts = Columns.of(right[batch])
         for columns in _cut(width, max(1, _BLOCK // depth)):
@@ -181,7 +179,8 @@ def _by_interval(
     if doubt is None:
         bound = sums[:, :, None] * moving.columns.largest[:, None, :]
         if seed is not None:
-            bound += 4 * UNIT * np.abs(seed)
+            # In float64: the seed's own float32 would lose a bound that small.
+            bound += 4 * UNIT * np.abs(seed.astype(np.float64))
         return _where(_ends_differ(total, bound, rounding))
     batch, row, column = doubt
     bound = sums[batch, row] * moving.columns.largest[batch, column]
@@ -227,9 +226,7 @@ def _settle(
             out[entry, m, n] = total_to_float32(terms + start, rounding)
 
 
-def _by_set_bits(
-    left: Array, right: Array, rows: Array, columns: Array, total: Array, rounding: str
-) -> Array:
+def _by_set_bits(left: Array, right: Array, rows: Array, columns: Array, total: Array, rounding: str) -> Array:
     """Outputs still open after the span of really set bits and the bound of Cauchy and Schwarz, as a mask."""
     some_rows, row = np.unique(rows, return_inverse=True)
     some_columns, column = np.unique(columns, return_inverse=True)

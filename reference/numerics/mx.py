@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.formats import format_of
+from reference.numerics.operand import zero_subnormals
 from reference.numerics.profile import DEFAULT, NumericsProfile
 
 Array = NDArray[Any]
@@ -43,9 +44,7 @@ class MxOperand:
         packed: Array = np.asarray(data)
         row = format_of(fmt)
         if row.kind != "packed" or packed.ndim != 2 or packed.shape[0] % GROUP_PARTITIONS:
-            raise ValueError(
-                f"mx operand: expects [8 n, F] of an x4 format, got {packed.shape} of {row.name}"
-            )
+            raise ValueError(f"mx operand: expects x4 items [8 n, F], got {packed.shape} of {row.name}")
         bytes_ = np.asarray(scales).view(np.uint8)
         if bytes_.shape != (packed.shape[0] // GROUP_PARTITIONS, packed.shape[1]):
             raise ValueError(f"mx operand: data {packed.shape} needs scales [P // 8, F], got {bytes_.shape}")
@@ -116,6 +115,8 @@ def quantize_mx(x: Any, fmt: object, profile: NumericsProfile = DEFAULT) -> tupl
     """
     row = format_of(fmt)
     values = to_float32(x)
+    if profile.subnormals_alu in ("daz", "daz_ftz"):
+        values = zero_subnormals(values)
     if row.name not in ("float8_e4m3fn_x4", "float8_e5m2_x4"):
         raise ValueError(f"quantize_mx: no quantisation to {row.name}; e4m3fn_x4 and e5m2_x4 only")
     if values.ndim != 2 or values.shape[0] % GROUP_PARTITIONS or values.shape[1] % LANES:
@@ -143,8 +144,6 @@ def _shared_exponents(groups: Array, name: str, profile: NumericsProfile) -> tup
     with np.errstate(invalid="ignore"):
         top = np.where(np.isfinite(magnitude), magnitude, 0).max(axis=(1, 3))
     top_exponent = np.frexp(top)[1] - 1
-    if profile.mx_subnormal == "field":
-        top_exponent = np.maximum(top_exponent, -127)
     # 128 is what the exponent field of infinity and NaN would say.
     top_exponent = np.where(finite, top_exponent, 128)
     exponent = np.maximum(top_exponent - (_EMAX[name] - profile.mx_scale_bias), -127)

@@ -79,7 +79,8 @@ def widen(x: Array) -> Array:
     if x.dtype.itemsize == 1:
         return np.take(_byte_values(x.dtype), x.view(np.uint8))
     wide = np.empty(x.shape, np.float64)
-    np.copyto(wide, x, casting="unsafe")
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        np.copyto(wide, x, casting="unsafe")
     return wide
 
 

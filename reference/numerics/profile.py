@@ -431,11 +431,9 @@ _ROWS = (
          _part("mx_special", {
             "nan_group": "a NaN or infinity makes the scale 0xFF and the whole group NaN",
             "by_exponent": "NaN and infinity count as exponent 128; each element is cast by itself",
-        }),
-         _part("mx_subnormal", {
-            "gradual": "the exponent of a subnormal amax is its true exponent",
-            "field": "a subnormal amax counts as exponent field 0, that is -127",
         })),
+        # A subnormal amax asks nothing more: its true exponent and an exponent field of 0 both end at the
+        # smallest scale, 2^-127. Flushed operands are U6.
         "open", "not documented (facts 4); the public CPU formula reads the exponent field", ("vector",),
         kernels=_QUANTISED, unmodelled=("stochastic rounding",),
     ),
@@ -518,7 +516,6 @@ class NumericsProfile:
     dge_cast: str = _text("dge_cast")
     mx_round: str = _text("mx_round")
     mx_special: str = _text("mx_special")
-    mx_subnormal: str = _text("mx_subnormal")
     #: (question id, where it was measured) for the answers that a device has given. Not part of the digest.
     evidence: tuple[tuple[str, str], ...] = ()
 
@@ -611,9 +608,7 @@ CHAIN = DEFAULT.replace(
 )
 
 
-def variants(
-    base: NumericsProfile = DEFAULT, include: Iterable[str] = ()
-) -> Iterator[tuple[str, NumericsProfile]]:
+def variants(base: NumericsProfile = DEFAULT, include: Iterable[str] = ()) -> Iterator[tuple[str, NumericsProfile]]:
     """Profiles that answer one open question differently from `base`, for the envelope of grade B.
 
     Yields ("field=value", profile). Questions outside the noise class are played only when their id or field

@@ -25,9 +25,7 @@ Axes = int | tuple[int, ...]
 Binary = Callable[[Array, Array], Array]
 
 
-def reduce_add(
-    x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None
-) -> Array:
+def reduce_add(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None) -> Array:
     """Sum of float32 values along one or several axes, row-major where several; float32 without these axes.
 
     IEEE at NaN and infinity. 'exact' overflows only if the exact sum does. An exact zero sum, the empty one
@@ -41,18 +39,14 @@ def reduce_add(
     return _result(sum_rows(_rows(x, axis, profile), order or profile.reduce_order), profile)
 
 
-def reduce_subtract(
-    x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None
-) -> Array:
+def reduce_subtract(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None) -> Array:
     """First value minus all the others: `reduce_add` of (x0, -x1, -x2, ...)."""
     rows = _rows(x, axis, profile)
     signed = np.concatenate([rows[..., :1], -rows[..., 1:]], axis=-1)
     return _result(sum_rows(signed, order or profile.reduce_order), profile)
 
 
-def reduce_multiply(
-    x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None
-) -> Array:
+def reduce_multiply(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None) -> Array:
     """Product of float32 values; every multiplication rounds, so 'exact' means the chain. Empty: 1."""
     rows = _rows(x, axis, profile)
     return _result(_ordered(rows, order or profile.reduce_order, np.multiply, np.float32(1)), profile)
@@ -163,6 +157,10 @@ def _rows(x: Any, axis: Axes, profile: NumericsProfile) -> Array:
     return zero_subnormals(rows) if profile.subnormals_alu in ("daz", "daz_ftz") else rows
 
 
+def _flat(rows: Array) -> Array:
+    return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
+
+
 def _result(y: Array, profile: NumericsProfile) -> Array:
     # Not modelled: a chain that flushes its partial sums one by one.
     return zero_subnormals(y) if profile.subnormals_alu in ("ftz", "daz_ftz") else y
@@ -182,7 +180,7 @@ def sum_rows(rows: Array, order: str, start: Array | None = None) -> Array:
 
 def exact_reduce_add(rows: Array, rounding: str = "rne") -> Array:
     """Exact sum over the last axis of float32 [..., n], rounded once ('rne', 'rz'); see `reduce_add`."""
-    flat = rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
+    flat = _flat(rows)
     if not flat.size:
         return np.zeros(rows.shape[:-1], np.float32)
     with np.errstate(invalid="ignore"):
@@ -227,9 +225,7 @@ def _beyond_53_bits(flat: Array) -> Array:
     return np.asarray(span + math.ceil(math.log2(flat.shape[-1])) > 53)
 
 
-def _ordered(
-    rows: Array, order: str, op: np.ufunc, identity: np.float32, start: Array | None = None
-) -> Array:
+def _ordered(rows: Array, order: str, op: np.ufunc, identity: np.float32, start: Array | None = None) -> Array:
     begin = np.full(rows.shape[:-1], identity) if start is None else start
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         total: Array = _ORDERS["chain" if order == "exact" else order](rows, op, identity, begin)
@@ -274,14 +270,20 @@ _ORDERS: Mapping[str, Callable[[Array, np.ufunc, np.float32, Array], Array]] = M
 def _extremum(rows: Array, profile: NumericsProfile, op: np.ufunc, empty: float) -> Array:
     """Chain of maxima or minima over the last axis. NumPy finds the value; which of two zeros it returns
     depends on the machine, so zeros are decided here."""
-    flat = rows.reshape(-1, rows.shape[-1])
-    best = op.reduce(flat, axis=-1) if flat.shape[-1] else np.full(len(flat), empty, np.float32)
-    hurt = np.flatnonzero(np.isnan(best)) if profile.maxmin_nan != "propagate" else ()
-    for row in hurt:
-        best[row] = _extremum(_survivors(flat[row], profile)[None], profile, op, np.nan)[0]
+    if rows.shape[-1] == 0:
+        return np.full(rows.shape[:-1], empty, np.float32)
+    flat = _flat(rows)
+    best = op.reduce(flat, axis=-1)
     zero = np.flatnonzero(best == 0)
     best[zero] = _zero_of(flat[zero], op, profile)
+    for row in _revived(best, profile):
+        best[row] = _extremum(_survivors(flat[row], profile), profile, op, np.nan)
     return best.reshape(rows.shape[:-1])
+
+
+def _revived(best: Array, profile: NumericsProfile) -> Array:
+    """Rows whose chain passes NaN and need not end in it."""
+    return np.flatnonzero(np.isnan(best) & (profile.maxmin_nan != "propagate"))
 
 
 def _survivors(row: Array, profile: NumericsProfile) -> Array:
@@ -301,14 +303,15 @@ def _zero_of(rows: Array, op: np.ufunc, profile: NumericsProfile) -> Array:
 
 def _extremum_of_magnitude(rows: Array, profile: NumericsProfile, op: np.ufunc, empty: float) -> Array:
     """Chain of abs_max or abs_min over the last axis; of equal magnitudes the second operand, so the last."""
-    flat = rows.reshape(-1, rows.shape[-1])
+    if rows.shape[-1] == 0:
+        return np.full(rows.shape[:-1], empty, np.float32)
+    flat = _flat(rows)
     size = np.abs(flat)
-    best = op.reduce(size, axis=-1) if flat.shape[-1] else np.full(len(flat), empty, np.float32)
-    hurt = np.flatnonzero(np.isnan(best)) if profile.maxmin_nan != "propagate" else ()
-    sound = np.flatnonzero(~np.isnan(best)) if flat.shape[-1] else ()
+    best = op.reduce(size, axis=-1)
+    sound = np.flatnonzero(~np.isnan(best))
     best[sound] = _pick(flat[sound], size[sound] == best[sound, None], last=True)
-    for row in hurt:
-        best[row] = _extremum_of_magnitude(_survivors(flat[row], profile)[None], profile, op, np.nan)[0]
+    for row in _revived(best, profile):
+        best[row] = _extremum_of_magnitude(_survivors(flat[row], profile), profile, op, np.nan)
     return best.reshape(rows.shape[:-1])
 
 
