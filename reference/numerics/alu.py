@@ -20,29 +20,21 @@ from reference.numerics import elementary
 from reference.numerics.exact_sum import round_to_odd, two_sum
 from reference.numerics.power import is_exact_power, power
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.numerics.subnormals import read_operand, write_result
 
 Array = NDArray[Any]
 Rule = Callable[[Array, Array, NumericsProfile], Array]
-
-_TINY = np.float32(2.0**-126)
 
 
 # --- operands and results ---------------------------------------------------------------------------------
 
 
 def _operand(x: Any, profile: NumericsProfile) -> Array:
-    values = np.asarray(x, np.float32)
-    return _flushed(values) if profile.subnormals_alu in ("daz", "daz_ftz") else values
+    return read_operand(np.asarray(x, np.float32), profile)
 
 
-def _result(y: Array, profile: NumericsProfile) -> Array:
-    values = np.asarray(y, np.float32)
-    return _flushed(values) if profile.subnormals_alu in ("ftz", "daz_ftz") else values
-
-
-def _flushed(x: Array) -> Array:
-    """Subnormals as zeros of the same sign."""
-    return np.asarray(np.where(np.abs(x) < _TINY, np.copysign(np.float32(0), x), x))
+def _result(y: Any, profile: NumericsProfile) -> Array:
+    return write_result(np.asarray(y, np.float32), profile)
 
 
 def _binary(rule: Rule) -> Callable[..., Array]:
@@ -77,9 +69,7 @@ def _minimum(a: Array, b: Array, profile: NumericsProfile) -> Array:
     return _by_rules(chosen, a, b, profile, lambda: -((-a) - b))
 
 
-def _by_rules(
-    chosen: Array, a: Array, b: Array, profile: NumericsProfile, ieee_zero: Callable[[], Array]
-) -> Array:
+def _by_rules(chosen: Array, a: Array, b: Array, profile: NumericsProfile, ieee_zero: Callable[[], Array]) -> Array:
     """NumPy's choice corrected where NumPy does not promise it: between zeros, and for NaN under 'second'."""
     if profile.maxmin_nan == "second":
         chosen = np.where(np.isnan(a) | np.isnan(b), b, chosen)
@@ -197,9 +187,7 @@ def _pattern(x: Any, like: np.dtype[Any] | None = None) -> Array:
         return np.array(x % (1 << 8 * like.itemsize), f"u{like.itemsize}")
     values = np.asarray(x)
     if values.dtype.kind not in "iu":
-        raise ValueError(
-            f"bitwise operation on {values.dtype}: operands must be integers, view the bits first"
-        )
+        raise ValueError(f"bitwise operation on {values.dtype}: operands must be integers, view the bits first")
     if like is not None and values.dtype.itemsize != like.itemsize:
         raise ValueError(f"bitwise operation on {like} and {values.dtype}: the widths must be equal")
     return values.view(f"u{values.dtype.itemsize}")

@@ -38,6 +38,7 @@ from reference.numerics.certify import (
 )
 from reference.numerics.power import power as power
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.numerics.subnormals import read_operand, write_result
 
 Array = NDArray[Any]
 
@@ -295,14 +296,14 @@ def with_accuracy(y: Array, exact: Array, accuracy: str) -> Array:
 
 
 def activate(name: str, x: Any, profile: NumericsProfile = DEFAULT) -> Array:
-    """Function `name` as the scalar engine computes it under `profile`: S2 (accuracy), S3 (exp), S6 (sin).
+    """Function `name` as the scalar engine computes it under `profile`: U6, S2 (accuracy), S3 (exp), S6 (sin).
 
     Raises:
         ValueError: no function has that name.
     """
     if name not in FUNCTIONS:
         raise ValueError(f"no function {name!r}; known are {', '.join(FUNCTIONS)}")
-    values = to_float32(x)
+    values = read_operand(to_float32(x), profile)
     if name == "sin" and profile.sin_outside == "cubic":
         y = sin_engine(values)
     else:
@@ -311,4 +312,4 @@ def activate(name: str, x: Any, profile: NumericsProfile = DEFAULT) -> Array:
         y = with_accuracy(y, FUNCTIONS[name].is_exact(values, y), profile.act_table)
     if name == "exp" and profile.exp_underflow == "flush":
         y = np.where(y < 2.0**-126, np.float32(0), y)
-    return y
+    return write_result(y, profile)

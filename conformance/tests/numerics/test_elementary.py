@@ -330,6 +330,10 @@ def test_activate_plays_the_candidates_of_the_profile() -> None:
     up = activate("exp", f32(0, 1, -I, -1000, I), DEFAULT.replace(act_table="ulp_up"))
     e = np.nextafter(FUNCTIONS["exp"](f32(1))[0], np.float32(I))
     assert_bits(up, [1, e, 0, 0, I])
+    small = f32(2.0**-130, -(2.0**-126))
+    assert_bits(activate("copy", small, DEFAULT.replace(subnormals_alu="daz")), [0, -(2.0**-126)])
+    assert_bits(activate("silu", small, DEFAULT.replace(subnormals_alu="ftz")), [0, -0.0])
+    assert_bits(activate("silu", small), [2.0**-131, -(2.0**-127)])
     with pytest.raises(ValueError, match="no function 'swish'; known are exp, log"):
         activate("swish", x)
 
@@ -367,9 +371,7 @@ def test_which_values_are_exact(name: str, exact: list[float], inexact: list[flo
 
 def test_prelu() -> None:
     x = f32(2, -2, 0.0, -0.0, np.nan, I, -I, -3)
-    assert_bits(
-        prelu(x, 0.1), [2, -np.float32(0.2), 0.0, -0.0, np.nan, I, -I, np.float32(-3) * np.float32(0.1)]
-    )
+    assert_bits(prelu(x, 0.1), [2, -np.float32(0.2), 0.0, -0.0, np.nan, I, -I, np.float32(-3) * np.float32(0.1)])
     assert prelu(np.ones((2, 3)), np.ones((2, 1))).shape == (2, 3)
 
 
