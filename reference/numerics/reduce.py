@@ -273,7 +273,7 @@ def _extremum(rows: Array, profile: NumericsProfile, op: np.ufunc, empty: float)
     if rows.shape[-1] == 0:
         return np.full(rows.shape[:-1], empty, np.float32)
     flat = _flat(rows)
-    best = op.reduce(flat, axis=-1)
+    best: Array = op.reduce(flat, axis=-1)
     zero = np.flatnonzero(best == 0)
     best[zero] = _zero_of(flat[zero], op, profile)
     for row in _revived(best, profile):
@@ -307,7 +307,7 @@ def _extremum_of_magnitude(rows: Array, profile: NumericsProfile, op: np.ufunc, 
         return np.full(rows.shape[:-1], empty, np.float32)
     flat = _flat(rows)
     size = np.abs(flat)
-    best = op.reduce(size, axis=-1)
+    best: Array = op.reduce(size, axis=-1)
     sound = np.flatnonzero(~np.isnan(best))
     best[sound] = _pick(flat[sound], size[sound] == best[sound, None], last=True)
     for row in _revived(best, profile):
