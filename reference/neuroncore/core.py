@@ -172,6 +172,8 @@ class Core:
                 self.write_selection(role, select_free(self, role, tensor, 16), values.reshape(tensor.shape))
                 return
             tensor = self.resolve(role, tensor)
+        if tensor.storage.is_input:
+            self.launch.before_input_write(tensor.storage)
         if tensor.overlaps_itself:
             _store_in_order(tensor, values, None)
         else:
@@ -182,6 +184,8 @@ class Core:
         """Store `values` (storage dtype, broadcast to the tensor's shape) where `taken`; the rest keeps its bits
         and stays unwritten if it was."""
         tensor = self.resolve(role, tensor)
+        if tensor.storage.is_input:
+            self.launch.before_input_write(tensor.storage)
         if tensor.overlaps_itself:
             _store_in_order(tensor, np.broadcast_to(values, tensor.shape), taken)
         else:
@@ -204,6 +208,8 @@ class Core:
         if index is None:
             self.write_bits(role, tensor, values)
             return
+        if tensor.storage.is_input:
+            self.launch.before_input_write(tensor.storage)
         tensor.array()[index] = values
         self.mark_written(role, tensor, taken=index)
 
@@ -229,8 +235,6 @@ class Core:
                 storage.foreign.set(tensor, True, taken)
             if storage.peers:
                 self._clobber(tensor, taken)
-            if storage.is_input:
-                self.launch.input_written(storage, self.instruction)
         self._note(role, tensor, writes=True, taken=taken)
         if self.launch.trace.keep_taps:
             self.launch.trace.written(tensor, self.instruction, taken)

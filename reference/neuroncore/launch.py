@@ -1,21 +1,22 @@
-"""One launch of a kernel on one or two simulated cores."""
+"""One launch of a kernel: on one or two cores, and, for collectives, on several ranks at once."""
 
 from __future__ import annotations
 
 import math
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.numerics.cast import cast, to_float32
-from reference.numerics.formats import Format, format_of
+from reference.numerics.cast import cast
+from reference.numerics.formats import Format
 
+from .arguments import Arguments, dtype_of_array
 from .bytemask import Taken
 from .core import Core, fill_sentinel
 from .errors import MachineError, MachineWarning, RaceError
@@ -38,7 +39,7 @@ def current_core() -> Core:
         raise MachineError(
             "launch.none",
             "an NKI call outside a kernel launch",
-            remedy="call it inside a function launched by kernel(...), kernel[lnc](...) or nki.simulate(kernel)(...)",
+            remedy="call it inside a function launched by kernel(...), kernel[n](...) or nki.simulate(kernel)",
         )
     return core
 
@@ -56,59 +57,72 @@ class Result:
     trace: Trace
 
 
-class Launch:
-    """State shared by the cores of one launch."""
+@dataclass
+class Call:
+    """The arguments of one rank."""
 
-    def __init__(self, cores: int, options: Options, grid: bool = False) -> None:
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    #: Parameter names of `args`, for messages and in-place declarations.
+    names: tuple[str, ...] = ()
+
+
+class Launch:
+    """State shared by the cores of one rank."""
+
+    def __init__(
+        self, cores: int, options: Options, grid: bool = False, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.options = options
         #: Whether the caller wrote kernel[n]: program_ndim() is 1 then, else 0.
         self.grid = grid
+        self.rank = rank
+        self.ranks = ranks
         self.generation: Generation = current_generation()
         self.trace = Trace(cores, options.trace, options.taps)
-        self.scheduler = Scheduler(options.quantum, options.seed)
+        self.scheduler = _scheduler(1, cores, options)
         self.races = RaceDetector() if cores > 1 and options.races != "off" else None
-        self.inputs: dict[int, tuple[str, Any]] = {}  # id(storage) -> (argument name, caller's array)
-        self.copies: list[tuple[NDArray[Any], Tensor]] = []
-        self._inputs_alive: list[Storage] = []
         self._shared: dict[Any, tuple[Storage, tuple[int, ...], str]] = {}
-        self._shared_count = [0] * cores
-        self._barrier_data: dict[tuple[int, ...], tuple[Storage, str]] = {}
+        self._shared_counts: Counter[tuple[int, str]] = Counter()
         self.cores = [Core(self, i) for i in range(cores)]
+        self.arguments = Arguments(self)
 
-    # ---- HBM --------------------------------------------------------------------------------------------------
+    # ---- HBM ----
 
     def hbm(
         self, core: Core, shape: tuple[int, ...], fmt: Format, region: MemoryRegion, name: str, origin: str
     ) -> Storage:
-        """HBM bytes. A shared tensor is one storage: both cores execute the same allocation and meet in it, matched
-        by name, else by the running number of unnamed shared allocations."""
+        """HBM bytes. A shared tensor is one storage: both cores execute the same allocation and meet in it,
+        matched by name and, among equal (or no) names, by number."""
         if region is not MemoryRegion.shared_hbm or len(self.cores) == 1:
-            return _fresh_hbm(shape, fmt, region, name, origin, self.options.checks != "error")
-        key: Any = name
-        if not name:
-            key = self._shared_count[core.index]
-            self._shared_count[core.index] += 1
-        known = self._shared.get((key, core.index))
+            return self._fresh_hbm(shape, fmt, region, name, origin)
+        number = self._shared_counts[core.index, name]
+        self._shared_counts[core.index, name] += 1
+        known = self._shared.pop((name, number, core.index), None)
         if known is None:
-            known = (
-                _fresh_hbm(shape, fmt, region, name, origin, self.options.checks != "error"), shape, fmt.name
-            )
-            for other in self.cores:
-                if other is not core:
-                    self._shared[key, other.index] = known
-            return known[0]
-        del self._shared[key, core.index]
-        if known[1:] != (shape, fmt.name):
+            known = (self._fresh_hbm(shape, fmt, region, name, origin), shape, fmt.name)
+            self._shared[name, number, 1 - core.index] = known
+        elif known[1:] != (shape, fmt.name):
             raise MachineError(
                 "hbm.shared",
-                f"shared_hbm tensor '{name}' is {known[1]} {known[2]} on one core and {shape} {fmt.name} on the other",
+                f"shared_hbm tensor '{name}' is {known[1]} {known[2]} on one core and {shape} {fmt.name} on the "
+                "other",
                 remedy="both cores must declare the same shared tensors in the same order",
             )
         return known[0]
 
+    def _fresh_hbm(
+        self, shape: tuple[int, ...], fmt: Format, region: MemoryRegion, name: str, origin: str
+    ) -> Storage:
+        data = np.empty(math.prod(shape) * fmt.storage.itemsize, np.uint8)
+        storage = Storage(Memory.linear(region, data), 0, 1, 0, data.size, name, origin)
+        if self.options.checks != "error":
+            fill_sentinel(Tensor(storage, dtype_of(fmt.name), shape, row_major(shape), 0, fmt))
+        return storage
+
     def constant(self, array: NDArray[Any], dtype: DType | None) -> Tensor:
         """An HBM tensor that holds a compile-time array."""
-        kind = _dtype_of_array("constant", array) if dtype is None else dtype
+        kind = dtype_of_array("constant", array) if dtype is None else dtype
         fmt = self.cores[0].effective_format(kind)
         stored = np.atleast_1d(np.ascontiguousarray(array))
         if stored.dtype != fmt.storage:
@@ -118,7 +132,9 @@ class Launch:
         storage = Storage(memory, 0, 1, 0, data.size, "", origin="shared_constant", is_input=True)
         return Tensor(storage, kind, stored.shape, row_major(stored.shape), 0, fmt)
 
-    def note_shared(self, tensor: Tensor, instruction: Instruction, writes: bool, taken: Taken = None) -> None:
+    def note_shared(
+        self, tensor: Tensor, instruction: Instruction, writes: bool, taken: Taken = None
+    ) -> None:
         """Race bookkeeping of one access to shared HBM."""
         assert self.races is not None
         try:
@@ -128,206 +144,87 @@ class Launch:
                 raise
             warnings.warn(str(race), MachineWarning, stacklevel=3)
 
-    # ---- the other core ----------------------------------------------------------------------------------------
+    def before_input_write(self, storage: Storage) -> None:
+        """Refuse a write to an argument that was not declared in-place."""
+        self.arguments.check_writable(storage)
+
+    # ---- the other cores ----
+
+    def worker(self, core_index: int, rank: int | None = None) -> int:
+        """The scheduler's id of a core of this rank, or of another."""
+        return (self.rank if rank is None else rank) * len(self.cores) + core_index
 
     def barrier(self, core: Core, members: tuple[int, ...], data: Tensor) -> None:
         """Wait for `members`; the accesses before it cannot race with those after it."""
         where = str(core.instruction)
-        self._check_barrier_data(core, members, data, where)
-        if self.scheduler.barrier(core.index, members, where):
-            self._barrier_data.pop(members, None)
+
+        def complete() -> None:
             if self.races is not None and len(members) == len(self.cores):
                 self.races.barrier()
 
-    def _check_barrier_data(self, core: Core, members: tuple[int, ...], data: Tensor, where: str) -> None:
-        """Cores that meet at one barrier must mean the same one: the same shared tensor."""
-        if data.buffer is not MemoryRegion.shared_hbm:
-            return
-        first = self._barrier_data.setdefault(members, (data.storage, where))
-        if first[0] is not data.storage:
-            core.violate(
-                MachineError(
-                    "barrier.unequal",
-                    f"meets {first[1]} at a barrier for {first[0].label()}, its own is for {data.storage.label()}",
-                    operand="data", remedy="both cores must pass the same barriers in the same order",
-                )
-            )
+        workers = tuple(self.worker(index) for index in members)
+        table = self.scheduler.meet(self.worker(core.index), workers, (where, data), where, complete)
+        _check_same_barrier(core, list(table.values()))
 
     def exchange(self, core: Core, to: int, source: int, pipe: Any, payload: NDArray[Any]) -> NDArray[Any]:
         """Send to one core and receive from one."""
+        me, there, other = (self.worker(index) for index in (core.index, to, source))
         received: NDArray[Any] = self.scheduler.exchange(
-            core.index, to, source, pipe, payload, str(core.instruction)
+            me, there, other, pipe, payload, str(core.instruction)
         )
         return received
 
-    def input_written(self, storage: Storage, instruction: Instruction) -> None:
-        """Refuse a write to an argument that was not declared in-place."""
-        allowed = self.options.in_place
-        name = self.inputs[id(storage)][0] if id(storage) in self.inputs else storage.name
-        if allowed is not None and name not in allowed:
-            raise MachineError(
-                "hbm.input", f"writes to the input '{name}', which is not declared in-place",
-                remedy="write to an output tensor, or declare the argument in-place",
+    def gather(self, core: Core, ranks: Sequence[int], payload: Any) -> list[Any]:
+        """What the same core of every rank in `ranks` brings to this collective, in that order."""
+        workers = tuple(self.worker(core.index, rank) for rank in ranks)
+        where = str(core.instruction)
+        table = self.scheduler.meet(self.worker(core.index), workers, payload, where)
+        return [table[worker] for worker in workers]
+
+    # ---- the end ----
+
+    def finish(self, value: Any) -> Any:
+        """Core 0's value as the caller's arrays, after the checks that end a launch."""
+        for name, _, index in self._shared:
+            self.violate_softly(
+                f"core {index} never declared the shared_hbm tensor '{name}' that core {1 - index} declared"
             )
-
-    # ---- arguments and results --------------------------------------------------------------------------------
-
-    def wrap(self, name: str, value: Any) -> Any:
-        """Arrays become HBM tensors that share the caller's memory; containers are searched; the rest passes."""
-        if isinstance(value, Tensor):
-            return value
-        if isinstance(value, tuple) and not hasattr(value, "_fields"):
-            return tuple(self.wrap(f"{name}[{i}]", item) for i, item in enumerate(value))
-        if isinstance(value, list):
-            return [self.wrap(f"{name}[{i}]", item) for i, item in enumerate(value)]
-        if isinstance(value, dict):
-            return {key: self.wrap(f"{name}[{key!r}]", item) for key, item in value.items()}
-        array = as_array(value)
-        return value if array is None else self._wrap_array(name, value, array)
-
-    def _wrap_array(self, name: str, original: Any, array: NDArray[Any]) -> Tensor:
-        region = MemoryRegion.private_hbm if len(self.cores) == 1 else MemoryRegion.shared_hbm
-        dtype = _dtype_of_array(f"argument '{name}'", array, _torch_name(original))
-        fmt = self.cores[0].effective_format(dtype)
-        stored = np.ascontiguousarray(array)
-        if fmt.storage != stored.dtype:
-            stored = _restored(stored, format_of(dtype), fmt)
-        stored = np.atleast_1d(stored)
-        data = stored.reshape(-1).view(np.uint8)
-        storage = Storage(
-            Memory.linear(region, data), 0, 1, 0, data.size, name, origin=f"argument {name}", is_input=True
-        )
-        tensor = Tensor(storage, dtype, stored.shape, row_major(stored.shape), 0, fmt)
-        self.inputs[id(storage)] = (name, original)
-        if not np.shares_memory(stored, array):
-            self.copies.append((array, tensor))
-        self._inputs_alive.append(storage)
-        return tensor
-
-    def copy_back(self) -> None:
-        """Write in-place updates back to arguments that could not share memory."""
-        for array, tensor in self.copies:
-            if not array.flags.writeable:
-                continue
-            values = tensor.array()
-            if values.dtype != array.dtype:
-                values = cast(values, format_of(array.dtype))
-            array[...] = values.reshape(array.shape)
-
-    def unwrap(self, value: Any, like: Any = None) -> Any:
-        """Returned tensors become arrays; structure is kept; a returned input is the caller's own array."""
-        if isinstance(value, Tensor):
-            return self._unwrap_tensor(value)
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*(self.unwrap(item) for item in value))
-        if isinstance(value, (tuple, list)):
-            return type(value)(self.unwrap(item) for item in value)
-        if isinstance(value, dict):
-            return {key: self.unwrap(item) for key, item in value.items()}
-        return value
-
-    def _unwrap_tensor(self, tensor: Tensor) -> Any:
-        source = self.inputs.get(id(tensor.storage))
-        if source is not None and tensor.covers_storage and tensor.shape == np.shape(source[1]):
-            return source[1]
-        if self.options.checks != "off" and not tensor.storage.written.all(tensor):
-            missing = np.argwhere(~tensor.storage.written.elements(tensor))
-            error = MachineError(
-                "output.unwritten",
-                f"{len(missing)} of {tensor.size} elements of the returned {tensor!r} were never written, first at "
-                f"{missing[0].tolist()} (allocated at {tensor.storage.origin})",
-                remedy="write every element of an output",
-            )
-            if self.options.checks == "error":
-                raise error
-            warnings.warn(str(error), MachineWarning, stacklevel=3)
-        values = np.array(tensor.array())
-        if tensor.fmt.name != tensor.dtype and format_of(tensor.dtype).storage != values.dtype:
-            values = cast(values, format_of(tensor.dtype))
-        return values
-
-    # ---- running ----------------------------------------------------------------------------------------------
-
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Execute the kernel on every core and return core 0's value, unwrapped."""
-
-        def body(core: Core) -> Callable[[], Any]:
-            def execute() -> Any:
-                with np.errstate(all="ignore"):
-                    return function(*args, **kwargs)
-
-            return execute
-
-        def enter(index: int) -> None:
-            _state.core = self.cores[index]
-
-        try:
-            results = self.scheduler.run([body(core) for core in self.cores], enter)
-            self.scheduler.check_idle()
-        except MachineError as error:
-            core: Core = getattr(_state, "core", None) or self.cores[0]
-            raise self._explained(core.enrich(error)) from error.__cause__
-        finally:
-            _state.core = None
-            self._close()
-        outputs = self.unwrap(results[0])
-        self.copy_back()
-        return outputs
-
-    def _explained(self, error: MachineError) -> MachineError:
-        if self.options.seed is not None and isinstance(error, MachineError):
-            error.message += f" (interleaving seed {self.options.seed})"
-        return error
-
-    def _close(self) -> None:
         for core in self.cores:
             core.counters.sbuf_high_water = core.sbuf.high_water
             core.counters.psum_high_water = core.psum.high_water
+        return self.arguments.outputs(value)
+
+    def violate_softly(self, text: str) -> None:
+        """Warn, unless checks are off."""
+        if self.options.checks != "off":
+            warnings.warn(text, MachineWarning, stacklevel=2)
 
 
-def _dtype_of_array(what: str, array: NDArray[Any], name: str | None = None) -> DType:
-    """The NKI dtype of a host array; int64, float64 and others have none."""
-    try:
-        return dtype_of(array.dtype if name is None else name)
-    except ValueError as error:
-        raise MachineError(
-            "argument.dtype", f"{what}: {error}", remedy="convert it to an NKI dtype before the launch"
-        ) from None
+def _check_same_barrier(core: Core, arrivals: list[tuple[str, Tensor]]) -> None:
+    """Cores that meet at one barrier must mean the same one: the same shared tensor."""
+    if any(data.buffer is not MemoryRegion.shared_hbm for _, data in arrivals):
+        return
+    (first_where, first), *others = arrivals
+    for where, data in others:
+        if data.storage is not first.storage:
+            core.violate(
+                MachineError(
+                    "barrier.unequal",
+                    f"cores meet at different barriers: {first_where} for {first.storage.label()}, {where} for "
+                    f"{data.storage.label()}",
+                    operand="data",
+                    remedy="both cores must pass the same barriers in the same order",
+                )
+            )
 
 
-def _fresh_hbm(
-    shape: tuple[int, ...], fmt: Format, region: MemoryRegion, name: str, origin: str, sentinel: bool
-) -> Storage:
-    data = np.empty(math.prod(shape) * fmt.storage.itemsize, np.uint8)
-    storage = Storage(Memory.linear(region, data), 0, 1, 0, data.size, name, origin)
-    if sentinel:
-        fill_sentinel(Tensor(storage, dtype_of(fmt.name), shape, row_major(shape), 0, fmt))
-    return storage
-
-
-def as_array(value: Any) -> NDArray[Any] | None:
-    """The NumPy array behind an argument (NumPy or torch), or None."""
-    if isinstance(value, np.ndarray):
-        return value
-    if _torch_name(value) is not None:
-        from .torch_bridge import to_numpy
-
-        return to_numpy(value)
-    return None
-
-
-def _torch_name(value: Any) -> str | None:
-    module = type(value).__module__
-    if module.split(".")[0] != "torch" or not hasattr(value, "dtype") or not hasattr(value, "untyped_storage"):
-        return None
-    return str(value.dtype).removeprefix("torch.")
-
-
-def _restored(array: NDArray[Any], source: Format, target: Format) -> NDArray[Any]:
-    """An argument in the storage dtype of its tensor: bits where sizes agree, else its fp32 value."""
-    if array.dtype.itemsize == target.storage.itemsize and target.name == source.name:
-        return array.view(target.storage)
-    return to_float32(array, source)
+def _scheduler(ranks: int, cores: int, options: Options) -> Scheduler:
+    labels = [
+        f"core {core}" if ranks == 1 else f"rank {rank} core {core}"
+        for rank in range(ranks)
+        for core in range(cores)
+    ]
+    return Scheduler(options.quantum, options.seed, labels)
 
 
 def launch(
@@ -340,11 +237,70 @@ def launch(
     grid: bool = False,
 ) -> Result:
     """Run `function` on `cores` simulated cores. `names` are the parameter names of `args`, for messages."""
-    machine = Launch(cores, options or active_options(), grid)
-    labels = [*names, *(f"argument {i}" for i in range(len(names), len(args)))]
-    wrapped = tuple(machine.wrap(label, value) for label, value in zip(labels, args, strict=False))
-    outputs = machine.run(function, wrapped, {name: machine.wrap(name, value) for name, value in kwargs.items()})
-    return Result(outputs, machine.trace)
+    return launch_ranks(function, cores, [Call(args, kwargs, names)], options, grid)[0]
 
 
-__all__ = ["Launch", "Result", "as_array", "current_core", "is_active", "launch", "weakref"]
+def launch_ranks(
+    function: Callable[..., Any],
+    cores: int,
+    calls: Sequence[Call],
+    options: Options | None = None,
+    grid: bool = False,
+) -> list[Result]:
+    """Run `function` on one rank per call, all at once; collectives meet across ranks. Results in rank
+    order."""
+    chosen = options or active_options()
+    machines = [Launch(cores, chosen, grid, rank, len(calls)) for rank in range(len(calls))]
+    scheduler = _scheduler(len(calls), cores, chosen)
+    for machine in machines:
+        machine.scheduler = scheduler
+    wrapped = [
+        (machine.arguments.wrap_all(call.args, call.names), machine.arguments.wrap_named(call.kwargs))
+        for machine, call in zip(machines, calls, strict=True)
+    ]
+    values = _run(function, machines, wrapped, scheduler)
+    return [Result(machine.finish(values[machine.worker(0)]), machine.trace) for machine in machines]
+
+
+def _run(
+    function: Callable[..., Any],
+    machines: Sequence[Launch],
+    wrapped: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+    scheduler: Scheduler,
+) -> list[Any]:
+    """Execute the kernel on every core of every rank."""
+    workers = [
+        (core, call) for machine, call in zip(machines, wrapped, strict=True) for core in machine.cores
+    ]
+
+    def body(call: tuple[tuple[Any, ...], dict[str, Any]]) -> Callable[[], Any]:
+        return lambda: function(*call[0], **call[1])
+
+    def enter(index: int) -> None:
+        _state.core = workers[index][0]
+
+    try:
+        with np.errstate(all="ignore"):
+            values = scheduler.run([body(call) for _, call in workers], enter)
+        scheduler.check_idle()
+    except Exception as error:
+        raise _explained(error, scheduler) from error.__cause__
+    finally:
+        _state.core = None
+    return values
+
+
+def _explained(error: Exception, scheduler: Scheduler) -> Exception:
+    """The error with the place where it happened and the seed that leads there again."""
+    core: Core | None = getattr(_state, "core", None)
+    seed = "" if scheduler.seed is None else f" (interleaving seed {scheduler.seed})"
+    if isinstance(error, MachineError):
+        if core is not None:
+            core.enrich(error)
+        error.message += seed
+    elif seed and error.args and isinstance(error.args[0], str):
+        error.args = (error.args[0] + seed, *error.args[1:])
+    return error
+
+
+__all__ = ["Call", "Launch", "Result", "current_core", "is_active", "launch", "launch_ranks"]

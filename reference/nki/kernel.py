@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reference.neuroncore.errors import NkiValidationError
-from reference.neuroncore.launch import Result, is_active, launch
+from reference.neuroncore.launch import Call, Result, is_active, launch_ranks
 from reference.neuroncore.options import Options, active_options
 
 #: Suffix by which callers mark an in-place argument.
@@ -21,8 +22,8 @@ ALIAS_SUFFIX = ".must_alias_input"
 class Kernel:
     """A jitted kernel. `kernel[lnc](...)` launches it on 1 or 2 cores; `kernel(...)` on one.
 
-    Called inside a running kernel it is a plain function call. Schedule and address-rotation settings belong to the
-    compiler; they are kept and have no effect here.
+    Called inside a running kernel it is a plain function call. Schedule and address-rotation settings belong
+    to the compiler; they are kept and have no effect here.
     """
 
     func: Callable[..., Any]
@@ -33,8 +34,8 @@ class Kernel:
     grid: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        # A frozen dataclass keeps its __dict__ writable from within: the wrapped function's name, docstring and
-        # signature stay visible, which callers and third-party tools read.
+        # A frozen dataclass keeps its __dict__ writable from within: the wrapped function's name, docstring
+        # and signature stay visible, which callers and third-party tools read.
         for name in (*functools.WRAPPER_ASSIGNMENTS, "__wrapped__"):
             value = self.func if name == "__wrapped__" else getattr(self.func, name, None)
             object.__setattr__(self, name, value)
@@ -44,7 +45,9 @@ class Kernel:
             warnings.warn("kernel[(n,)]: write kernel[n]", stacklevel=2)
             (lnc,) = lnc
         if not isinstance(lnc, int) or isinstance(lnc, bool) or lnc not in (1, 2):
-            raise NkiValidationError(f"NKI only supports LNC 1 or 2, but got {lnc!r}; write kernel[1] or kernel[2]")
+            raise NkiValidationError(
+                f"NKI only supports LNC 1 or 2, but got {lnc!r}; write kernel[1] or kernel[2]"
+            )
         return replace(self, lnc=lnc, grid=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,15 +56,33 @@ class Kernel:
         return self.launch(args, kwargs, active_options()).outputs
 
     def launch(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Result:
-        """Launch and return outputs together with the trace."""
+        """Launch on one rank and return outputs together with the trace."""
+        call, chosen = self._bind(args, kwargs, options)
+        return launch_ranks(self.func, self.lnc, [call], chosen, self.grid)[0]
+
+    def launch_ranks(
+        self, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]], options: Options | None = None
+    ) -> list[Result]:
+        """Launch one rank per (args, kwargs), all at once, so that nki.collectives meet; results in rank
+        order."""
+        bound = [self._bind(args, kwargs, options or active_options()) for args, kwargs in calls]
+        return launch_ranks(self.func, self.lnc, [call for call, _ in bound], bound[0][1], self.grid)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> tuple[Call, Options]:
+        """Arguments in the order of the signature; defaults are left to Python. A keyword that ends in
+        `.must_alias_input` declares its argument in-place."""
         named = {name.removesuffix(ALIAS_SUFFIX): value for name, value in kwargs.items()}
         signature = inspect.signature(self.func)
         try:
             bound = signature.bind(*args, **named)
         except TypeError as error:
             raise TypeError(f"{getattr(self, '__name__', 'kernel')}: {error}") from None
-        names = tuple(signature.parameters)[: len(bound.args)]
-        return launch(self.func, self.lnc, bound.args, bound.kwargs, names, options, grid=self.grid)
+        aliased = {name.removesuffix(ALIAS_SUFFIX) for name in kwargs if name.endswith(ALIAS_SUFFIX)}
+        if options.in_place is not None and aliased:
+            options = options.but(in_place=options.in_place | aliased)
+        if os.environ.get("NKI_PRECISE_FP", "1") == "0":
+            options = options.but(precise_fp=False)
+        return Call(bound.args, bound.kwargs, _names(signature, len(bound.args))), options
 
     def with_schedule(self, edges: Any) -> Kernel:
         """A copy with compiler scheduling edges [(name, name or names), ...]."""
@@ -85,6 +106,16 @@ class Kernel:
     def disable_core_barrier_checker(self) -> Kernel:
         """A copy with the compiler's barrier checker off."""
         return replace(self, barrier_check=False)
+
+
+def _names(signature: inspect.Signature, count: int) -> tuple[str, ...]:
+    """Parameter names of positional arguments; those of *args are numbered."""
+    names: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}[{i}]" for i in range(count - len(names))]
+        names.append(parameter.name)
+    return tuple(names[:count])
 
 
 def jit(fn: Callable[..., Any] | None = None, **kwargs: Any) -> Any:

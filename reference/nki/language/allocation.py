@@ -44,7 +44,7 @@ class ndarray(metaclass=_TensorType):
 
 
 def _new(shape: Any, dtype: Any, buffer: Any, name: str | None) -> Tensor:
-    return ndarray(shape, dtype, buffer, name)  # type: ignore[return-value]
+    return ndarray(shape, dtype, buffer, name)
 
 
 def full(shape: Any, fill_value: Any, dtype: Any, buffer: Any = sbuf, name: str | None = "") -> Tensor:

@@ -45,7 +45,7 @@ def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> Iterator[Virtu
     return _iterate(lower, upper, step)
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], None], step: int = 1) -> None:
+def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any], Any], step: int = 1) -> None:
     """body_fun(i) for i in range(lower, upper, step), i a frozen register; bounds are ints or registers,
     read once.
 

@@ -77,6 +77,9 @@ class NKIObject:
     and `__post_init__` runs. Equality compares class and fields.
     """
 
+    #: Tells the launch to look for arrays in the fields.
+    _nki_object = True
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         annotations = inspect.get_annotations(cls)

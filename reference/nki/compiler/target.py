@@ -1,0 +1,1 @@
+"""nki.compiler.target: the target is chosen by NEURON_PLATFORM_TARGET_OVERRIDE."""

@@ -1,0 +1,5 @@
+"""nki.framework: the class behind nki.jit."""
+
+from . import kernel
+
+__all__ = ["kernel"]
