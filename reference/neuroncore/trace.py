@@ -118,7 +118,9 @@ class Trace:
         chosen = ... if taken is None else taken
         pitch = tensor.storage.row_bytes
         shape, strides, offset = tensor.geometry(pitch)
-        target = np.ndarray(shape, tensor.fmt.storage, tap.values.data, offset, strides)
+        # As bytes: the narrow float dtypes export no buffer of their own.
+        tile = tap.values.reshape(-1).view(np.uint8)
+        target = np.ndarray(shape, tensor.fmt.storage, tile, offset, strides)
         target[chosen] = tensor.array()[chosen]
         if not tap.instructions or tap.instructions[-1] is not instruction:
             tap.instructions.append(instruction)
