@@ -25,6 +25,8 @@ from reference.numerics.profile import DEFAULT, NumericsProfile
 
 #: Seeds of data that are drawn beside a config.
 _DATA_SEEDS = 1000
+#: Examples of one run of Hypothesis; a time limit is looked at between runs, and before each example.
+_ROUND = 100
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,26 @@ def _drive(
     seed: int,
     deadline: _Deadline | None,
 ) -> int:
-    """Runs `check` on drawn values under Hypothesis, which shrinks failures; number of checks passed."""
+    """Runs `check` on drawn values in rounds, each from a seed of its own; number of checks that passed."""
+    passed = 0
+    while passed < examples and not (deadline and deadline.is_over()):
+        wanted = min(_ROUND, examples - passed)
+        done = _round(check, drawn, wanted, seed + passed, deadline)
+        passed += done
+        if done < wanted:
+            # The strategy has no more to give, or time is over.
+            break
+    return passed
+
+
+def _round(
+    check: Callable[..., None],
+    drawn: tuple[st.SearchStrategy[Any], ...],
+    examples: int,
+    seed: int,
+    deadline: _Deadline | None,
+) -> int:
+    """One run of Hypothesis, which shrinks what fails."""
     state = {"passed": 0, "failed": 0}
 
     def body(values: tuple[Any, ...]) -> None:
@@ -207,7 +228,7 @@ def _drive(
 
     test = given(st.tuples(*drawn))(body)
     settings(
-        max_examples=max(examples, 1),
+        max_examples=examples,
         deadline=None,
         database=None,
         derandomize=False,
