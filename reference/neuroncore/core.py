@@ -21,7 +21,7 @@ from . import memory as memories
 from .accumulator import Accumulator
 from .bytemask import ByteMask, Taken
 from .errors import MachineError, MachineWarning
-from .indirect import Selection, scalar_value, select_free
+from .indirect import Selection, scalar_move, select_free
 from .memory import Allocator, Memory, Storage
 from .region import MemoryRegion
 from .tensor import DType, Tensor, dtype_of, row_major
@@ -136,8 +136,7 @@ class Core:
                 operand=role,
                 remedy="gather into a tile with nisa.dma_copy first",
             )
-        move = scalar_value(self, role, tensor.indirection.index) * tensor.indirection.step
-        moved = tensor.shifted(move)
+        moved = tensor.shifted(scalar_move(self, role, tensor.indirection))
         moved.check_bounds()
         return moved
 

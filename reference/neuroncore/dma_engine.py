@@ -206,8 +206,8 @@ def _transpose_order(source: Tensor, axes: Sequence[int] | None) -> tuple[int, .
     if order not in _AXES.values() or len(order) != source.ndim:
         raise MachineError(
             "dma.axes",
-            f"dma_transpose axes must be one of [(1, 0), (2, 1, 0), (3, 1, 2, 0)], got {order or axes} for rank "
-            f"{source.ndim}",
+            f"dma_transpose axes must be one of [(1, 0), (2, 1, 0), (3, 1, 2, 0)], got {order or axes} for "
+            f"rank {source.ndim}",
             operand="axes",
         )
     return order
@@ -234,8 +234,8 @@ def _check_hardware_transpose(source: Tensor) -> None:
     if source.itemsize != 2 or not fits or last > 128:
         raise MachineError(
             "dma.hwdge_transpose",
-            f"{source.shape} {source.dtype}: hwdge needs a 2-byte dtype, shape[0] = 16 (rank 2) or in 1, 2, 4, 8, "
-            "16 with shape[0] * shape[-2] a multiple of 16, and shape[-1] <= 128",
+            f"{source.shape} {source.dtype}: hwdge needs a 2-byte dtype, shape[0] = 16 (rank 2) or in 1, 2, 4, "
+            "8, 16 with shape[0] * shape[-2] a multiple of 16, and shape[-1] <= 128",
             operand="src",
             remedy="use dge_mode.unknown",
         )
@@ -265,7 +265,8 @@ def _check_gather_transpose(core: Core, source: Tensor, mode: dge_modes) -> None
     if wrong:
         raise MachineError(
             "dma.gather_transpose",
-            f"src {source.shape} {source.dtype} with index {index.shape} {index.dtype} needs {'; '.join(wrong)}",
+            f"{source.shape} {source.dtype} with index {index.shape} {index.dtype} needs {'; '.join(wrong)}",
+            operand="src",
             remedy="gather with nisa.dma_copy and transpose with nisa.nc_transpose",
         )
 
@@ -332,12 +333,12 @@ def _locate(core: Core, role: str, tensor: Tensor, skip: bool) -> RowAddresses |
 def _locate_on_chip(core: Core, role: str, tensor: Tensor, skip: bool) -> _Fixed | None:
     """A scalar offset moves all partitions alike, so an illegal one leaves no legal row."""
     assert tensor.indirection is not None
-    moved = tensor.shifted(
-        indirect.scalar_value(core, role, tensor.indirection.index) * tensor.indirection.step
-    )
-    if skip and not moved.in_bounds():
-        return None
-    moved.check_bounds()
+    index = indirect.scalar_value(core, role, tensor.indirection.index)
+    moved = tensor.shifted(index * tensor.indirection.step)
+    if not indirect.in_limit(tensor.indirection, index) or not moved.in_bounds():
+        if skip:
+            return None
+        core.resolve(role, tensor)  # says what is out of bounds
     return _Fixed(moved)
 
 

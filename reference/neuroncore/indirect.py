@@ -64,17 +64,34 @@ def scalar_value(core: Core, role: str, index: Any) -> int:
     return int(_indices(core, f"{role}.scalar_offset", index)[0])
 
 
+def scalar_move(core: Core, role: str, indirect: Indirect) -> int:
+    """Elements by which a scalar offset moves its pattern; an index past a known axis is out of bounds."""
+    index = scalar_value(core, role, indirect.index)
+    if not in_limit(indirect, index):
+        raise OutOfBounds(
+            "bounds", f"run-time index {index} on axis {indirect.dim} exceeds {indirect.limit}", operand=role
+        )
+    return index * indirect.step
+
+
+def in_limit(indirect: Indirect, index: int) -> bool:
+    """Whether a run-time index lies on the axis it indexes, as far as that is known."""
+    return indirect.limit is None or 0 <= index <= indirect.limit
+
+
 def row_addresses(core: Core, role: str, tensor: Tensor, count: int | None = None) -> RowAddresses:
     """Resolve an HBM operand with a scalar or vector offset. `count` limits a column-major (R, C) index."""
     assert tensor.indirection is not None
     indirect = tensor.indirection
     if indirect.kind == "scalar":
-        move = scalar_value(core, role, indirect.index) * indirect.step
-        starts = tensor.offset + move + np.arange(tensor.shape[0], dtype=np.int64) * tensor.strides[0]
-        return RowAddresses(tensor, starts, _legal(tensor, starts, role))
+        index = scalar_value(core, role, indirect.index)
+        first = tensor.offset + index * indirect.step
+        starts = first + np.arange(tensor.shape[0], dtype=np.int64) * tensor.strides[0]
+        return RowAddresses(tensor, starts, _legal(tensor, starts, role) & in_limit(indirect, index))
     rows = _row_indices(core, role, indirect, tensor.shape[0], count)
     starts = tensor.offset + rows * indirect.step
-    return RowAddresses(tensor, starts, _legal(tensor, starts, role) & (rows >= 0))
+    legal = _legal(tensor, starts, role) & (rows >= 0)
+    return RowAddresses(tensor, starts, legal if indirect.limit is None else legal & (rows <= indirect.limit))
 
 
 def select_free(core: Core, role: str, tensor: Tensor, group: int) -> Selection:
@@ -97,7 +114,7 @@ def select_free(core: Core, role: str, tensor: Tensor, group: int) -> Selection:
         p, i = (int(n) for n in np.argwhere(wrong)[0])
         raise OutOfBounds(
             "bounds",
-            f"free index {positions[p, i]} of partition {p}, element {i} exceeds the {room} elements of a partition",
+            f"free index {positions[p, i]} of partition {p}, element {i} exceeds the {room} elements there",
             operand=role,
         )
     base = Tensor(
@@ -116,8 +133,8 @@ def out_of_bounds(role: str, rows: RowAddresses) -> OutOfBounds:
     row = int(np.argmin(rows.legal))
     return OutOfBounds(
         "bounds",
-        f"{len(rows.legal) - int(rows.legal.sum())} of {len(rows.legal)} rows leave {rows.tensor!r}, first row {row} "
-        f"at element {int(rows.starts[row])}",
+        f"{len(rows.legal) - int(rows.legal.sum())} of {len(rows.legal)} rows leave {rows.tensor!r}, first row "
+        f"{row} at element {int(rows.starts[row])}",
         operand=role,
         remedy="correct the index, or use oob_mode.skip to leave such rows untransferred",
     )
@@ -140,8 +157,8 @@ def _check_bases(role: str, tensor: Tensor, index: Tensor) -> None:
     if start % 32 or start != tensor.start_partition:
         raise MachineError(
             "indirect.base",
-            f"index starts at partition {start}, the operand at {tensor.start_partition}: both must be the same of 0, "
-            "32, 64, 96",
+            f"index starts at partition {start}, the operand at {tensor.start_partition}: both must be the same "
+            "of 0, 32, 64, 96",
             operand=role,
         )
 
@@ -180,8 +197,8 @@ def _legal(tensor: Tensor, starts: Rows, role: str) -> Flags:
     partly = ~legal & (starts >= 0) & (starts < limit)
     if partly.any():
         warnings.warn(
-            f"{role}: row {int(np.argmax(partly))} of {tensor!r} lies partly outside; it counts as outside, which no "
-            "document states",
+            f"{role}: row {int(np.argmax(partly))} of {tensor!r} lies partly outside; it counts as outside, which "
+            "no document states",
             MachineWarning,
             stacklevel=2,
         )

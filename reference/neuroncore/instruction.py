@@ -173,6 +173,9 @@ def assign(core: Core, target: Tensor, value: Any) -> None:
     """`t[...] = value`: a copy of equal element count, or a fill."""
     if isinstance(value, Tensor):
         require(value.size == target.size, "operand.shape", f"{value.shape} assigned to {target.shape}")
-        core.write("target", target, core.read_float("value", value).reshape(target.shape))
+        if value.dtype == target.dtype:
+            core.write_bits("target", target, np.array(core.read("value", value)))
+        else:
+            core.write("target", target, core.read_float("value", value).reshape(target.shape))
     else:
         core.write("target", target, np.full(target.shape, value, np.float32))

@@ -10,6 +10,7 @@ Rules and worked examples: API fact sheet, sections 4.1 to 4.4 (indexing, view m
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from reference.numerics.formats import Format, format_of
 
-from .errors import MachineError, OutOfBounds
+from .errors import MachineError, MachineWarning, OutOfBounds
 from .region import MemoryRegion
 from .registers import VirtualRegister
 
@@ -57,13 +58,14 @@ class Indirect:
     kind "scalar": `index` (register or one-element tensor) times `step` elements is added to the offset.
     kind "vector": row w of axis 0 starts at index[w] * step instead of w * stride.
     kind "free": `index` picks free positions (gen4 `.indirect`).
-    `rows` is the number of legal vector indices, None where the pattern alone decides.
+    `limit` is the largest legal index where the axis it indexes is known, None where only the storage limits it.
     """
 
     kind: str
     index: Any
     step: int
     dim: int = 0
+    limit: int | None = None
 
 
 class Tensor:
@@ -258,21 +260,23 @@ class Tensor:
         index is read when the instruction runs. A one-column tensor index gathers rows (see `vector_select`).
         """
         keys = _expand_key(key, self)
+        tensors = [dim for dim, item in enumerate(keys) if isinstance(item, Tensor)]
+        if tensors:
+            return self._gathered(keys, tensors)
         shape: list[int] = []
         strides: list[int] = []
         offset = self.offset
         dynamic: Indirect | None = None
         dropped: list[tuple[int, int]] = []
         for dim, (item, size, stride) in enumerate(zip(keys, self.shape, self.strides, strict=True)):
-            if isinstance(item, Tensor):
-                return self.vector_select(dim, item)
+            self._check_axis_is_static(dim, item)
             register, start, count, step, drop = _resolve(item, size, dim, self)
             offset += start * stride
             if register is not None:
                 if dynamic is not None or self.indirection is not None:
                     raise MachineError("index.register", "more than one register in one index",
                                        remedy="combine them into one register")
-                dynamic = Indirect("scalar", register, stride, dim)
+                dynamic = Indirect("scalar", register, stride, dim, size - count)
             if drop and not (self.on_chip and dim == 0):
                 dropped.append((len(shape), stride))
                 continue
@@ -284,6 +288,20 @@ class Tensor:
             shape.insert(position, 1)
             strides.insert(position, stride)
         return self.with_view(shape, strides, offset, indirection=dynamic)
+
+    def _gathered(self, keys: list[Any], tensors: list[int]) -> Tensor:
+        """Rows of one axis chosen by an index tensor, the other axes indexed as usual."""
+        if len(tensors) > 1:
+            raise MachineError("index.type", f"{self!r} indexed with several tensors", remedy="gather one axis")
+        (dim,) = tensors
+        index, keys[dim] = keys[dim], slice(None)
+        return self[tuple(keys)].vector_select(dim, index)
+
+    def _check_axis_is_static(self, dim: int, item: Any) -> None:
+        if self.indirection is None or self.indirection.kind == "scalar" or item == slice(None):
+            return
+        if self.indirection.dim == dim:
+            raise MachineError("view.indirect", f"axis {dim} of {self!r} is indirect and cannot be indexed")
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Assign a tensor or a number element-wise, flattened, with the rules of a copy."""
@@ -321,27 +339,30 @@ class Tensor:
                 "view.slice",
                 f"slice({dim}, {start}, {end}, {step}) of {self!r} needs 0 <= start < end <= {self.shape[dim]}",
             )
-        if self.indirection is not None and self.indirection.dim == dim and self.indirection.kind == "vector":
-            raise MachineError("view.slice", f"axis {dim} of {self!r} is indirect and cannot be sliced")
+        self._keep_indirect_axis(dim, "sliced")
         shape, strides = list(self.shape), list(self.strides)
         shape[dim] = -(-(end - start) // step)
         strides[dim] *= step
         return self.with_view(shape, strides, self.offset + start * self.strides[dim])
 
     def select(self, dim: int, index: Any) -> Tensor:
-        """Remove axis `dim` at a static int, or at a run-time index (register or one-element tensor)."""
+        """Remove axis `dim` at a static int, or at a run-time index (register or one-element tensor). The partition
+        axis stays, with size 1."""
         dim = self._axis(dim)
+        self._keep_indirect_axis(dim, "selected")
         shape, strides = list(self.shape), list(self.strides)
         size, stride = shape.pop(dim), strides.pop(dim)
         if isinstance(index, (int, np.integer)):
             index = int(index)
             if not -size <= index < size:
                 raise OutOfBounds("view.select", _out_of_bounds(self, dim, index, size))
+            if self.on_chip and dim == 0:
+                shape, strides = [1, *shape], [stride, *strides]
             return self.with_view(shape, strides, self.offset + (index % size) * stride)
         if self.on_chip and dim == 0:
             raise MachineError("view.select", "the partition axis takes no run-time index")
         self._only_one_indirection()
-        return self.with_view(shape, strides, indirection=Indirect("scalar", index, stride, dim))
+        return self.with_view(shape, strides, indirection=Indirect("scalar", index, stride, dim, size - 1))
 
     def vector_select(self, dim: int, vector_offset: Tensor) -> Tensor:
         """Rows of axis 0 chosen by an index tensor (P, 1); HBM only. The axis gets P rows."""
@@ -349,9 +370,8 @@ class Tensor:
             raise MachineError("view.vector_select", f"axis {dim} of {self!r}: only axis 0 of an HBM tensor")
         self._only_one_indirection()
         rows = vector_offset.shape[0]
-        return self.with_view(
-            (rows, *self.shape[1:]), self.strides, indirection=Indirect("vector", vector_offset, self.strides[0])
-        )
+        indirection = Indirect("vector", vector_offset, self.strides[0], 0, self.shape[0] - 1)
+        return self.with_view((rows, *self.shape[1:]), self.strides, indirection=indirection)
 
     def permute(self, dims: Sequence[int]) -> Tensor:
         """Reorder the axes; on chip, and after vector_select, axis 0 stays first."""
@@ -365,6 +385,7 @@ class Tensor:
     def broadcast(self, dim: int, size: int) -> Tensor:
         """Repeat an axis of size 1 `size` times (stride 0); not the partition axis."""
         dim = self._axis(dim)
+        self._keep_indirect_axis(dim, "broadcast")
         if self.shape[dim] != 1 or (self.on_chip and dim == 0):
             raise MachineError("view.broadcast", f"axis {dim} of {self!r} must have size 1 and not be partitions")
         shape, strides = list(self.shape), list(self.strides)
@@ -373,7 +394,7 @@ class Tensor:
 
     def expand_dim(self, dim: int) -> Tensor:
         """Insert an axis of size 1; not before the partition axis."""
-        if not 0 <= dim <= self.ndim or (self.on_chip and dim == 0):
+        if not 0 <= dim <= self.ndim or ((self.on_chip or self._vector_indirect()) and dim == 0):
             raise MachineError("view.expand_dim", f"cannot insert axis {dim} into {self!r}")
         shape, strides = list(self.shape), list(self.strides)
         shape.insert(dim, 1)
@@ -383,6 +404,7 @@ class Tensor:
     def squeeze_dim(self, dim: int) -> Tensor:
         """Remove an axis of size 1; not the partition axis."""
         dim = self._axis(dim)
+        self._keep_indirect_axis(dim, "removed")
         if self.shape[dim] != 1 or (self.on_chip and dim == 0):
             raise MachineError("view.squeeze_dim", f"axis {dim} of {self!r} is no free axis of size 1")
         shape, strides = list(self.shape), list(self.strides)
@@ -393,6 +415,8 @@ class Tensor:
         """Split one axis; one entry may be -1. The partition axis splits only into itself."""
         dim = self._axis(dim)
         sizes = _infer(list(shape), self.shape[dim], f"reshape_dim({dim}) of {self!r}")
+        if len(sizes) > 1:
+            self._keep_indirect_axis(dim, "split")
         if self.on_chip and dim == 0 and sizes[0] != self.shape[0]:
             raise MachineError("view.reshape_dim", f"the partition axis of {self!r} cannot be split into {sizes}")
         steps = [self.strides[dim] * math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
@@ -404,6 +428,9 @@ class Tensor:
     def flatten_dims(self, start_dim: int, end_dim: int) -> Tensor:
         """Merge axes start_dim..end_dim (inclusive); they must lie in one run of memory."""
         first, last = self._axis(start_dim), self._axis(end_dim)
+        if last > first:
+            for dim in range(first, last + 1):
+                self._keep_indirect_axis(dim, "merged")
         if self.on_chip and first == 0 and last > 0:
             raise MachineError("view.flatten_dims", f"the partition axis of {self!r} cannot be merged")
         merged = _merge(self.shape[first : last + 1], self.strides[first : last + 1])
@@ -424,7 +451,9 @@ class Tensor:
         """
         wanted = list(new_shape if new_shape is not None else shape)
         wanted = _infer(wanted, self.size, f"reshape of {self!r}")
-        if self.on_chip:
+        if self.indirection is not None and self.indirection.kind == "free":
+            raise MachineError("view.reshape", f"{self!r} is indirect and cannot be reshaped")
+        if self.on_chip or self._vector_indirect():
             if wanted[0] != self.shape[0]:
                 raise MachineError(
                     "view.reshape", f"Partition dim size must be preserved, got {self.shape[0]} -> {wanted[0]}"
@@ -474,6 +503,8 @@ class Tensor:
                 )
             return value * old_size // new_size
 
+        self._check_whole_rows(target, new_size)
+
         shape = (*self.shape[:-1], scaled(self.shape[-1]))
         strides = (*(scaled(s) if n > 1 else s for s, n in zip(self.strides[:-1], self.shape[:-1], strict=True)), 1)
         if self.on_chip and self.shape[0] == 1:
@@ -481,7 +512,9 @@ class Tensor:
         moved = None
         if self.indirection is not None:
             ind = self.indirection
-            moved = Indirect(ind.kind, ind.index, scaled(ind.step), ind.dim)
+            if ind.kind == "free":
+                raise MachineError("view.dtype", f"{self!r} is indirect; view the tensor first, then index it")
+            moved = Indirect(ind.kind, ind.index, scaled(ind.step), ind.dim, ind.limit)
         return self.with_view(shape, strides, scaled(self.offset), target, moved, new)
 
     reinterpret_cast = view
@@ -520,6 +553,13 @@ class Tensor:
         base = self.offset * self.itemsize
         if base % fmt.storage.itemsize:
             raise MachineError("ap.offset", f"offset {self.offset} of {self!r} is no whole {target} element")
+        self._check_whole_rows(target, fmt.storage.itemsize)
+        if offset is not None and self.offset != 0:
+            warnings.warn(
+                f".ap(offset={offset}) of {self!r}, which itself starts at element {self.offset}: the two are added",
+                MachineWarning,
+                stacklevel=2,
+            )
         start = base // fmt.storage.itemsize + (0 if offset is None else int(offset))
         indirection = self._indirection(scalar_offset, vector_offset, indirect_dim, fmt)
         result = self.with_view(counts, strides, start, target, indirection, fmt)
@@ -533,15 +573,20 @@ class Tensor:
             return None
         if vector is not None and (dim != 0 or self.on_chip):
             raise MachineError("ap.vector_offset", "vector_offset works on axis 0 of an HBM tensor only")
-        step = self.strides[dim] * self.itemsize // fmt.storage.itemsize
+        size = self.strides[dim] * self.itemsize
+        if size % fmt.storage.itemsize:
+            raise MachineError("ap.dtype", f"axis {dim} of {self!r} steps by no whole {fmt.name} elements")
+        step = size // fmt.storage.itemsize
         return Indirect("scalar", scalar, step, dim) if vector is None else Indirect("vector", vector, step)
 
     def _check_pattern(self, pattern: Any) -> None:
         free = self.free_elements
-        if any(count < 1 for count in self.shape) or (self.on_chip and self.ndim < 2):
+        if any(count < 1 for count in self.shape) or not self.shape or (self.on_chip and self.ndim < 2):
             raise MachineError(
                 "ap.pattern", f"pattern {pattern} needs counts >= 1" + (" and two axes" if self.on_chip else "")
             )
+        if self.on_chip and any(stride < 0 for stride in self.strides):
+            raise MachineError("ap.pattern", f"pattern {pattern}: strides on chip are >= 0")
         if self.on_chip and self.shape[0] > 1 and self.strides[0] != free:
             raise MachineError(
                 "ap.partition",
@@ -590,6 +635,19 @@ class Tensor:
         if not -self.ndim <= dim < self.ndim:
             raise OutOfBounds("view.axis", f"{self!r} has no axis {dim}")
         return dim % self.ndim
+
+    def _check_whole_rows(self, target: DType, itemsize: int) -> None:
+        if self.storage.row_bytes % itemsize:
+            what = "partition" if self.on_chip else "tensor"
+            raise MachineError(
+                "view.dtype", f"a {what} of {self!r} has {self.storage.row_bytes} bytes, no whole {target} elements"
+            )
+
+    def _keep_indirect_axis(self, dim: int, what: str) -> None:
+        """The axis of a vector or free index takes no view operation that would change it."""
+        indirect = self.indirection
+        if indirect is not None and indirect.kind != "scalar" and indirect.dim == dim:
+            raise MachineError("view.indirect", f"axis {dim} of {self!r} is indirect and cannot be {what}")
 
     def _vector_indirect(self) -> bool:
         return self.indirection is not None and self.indirection.kind == "vector"
