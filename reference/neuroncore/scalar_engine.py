@@ -6,6 +6,7 @@ S6); the tables of a real device are not public.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from reference.numerics.elementary import FUNCTIONS, activate, prelu
 from reference.numerics.operand import zero_subnormals
 
 from .accumulator import command_of, lanes_of
-from .arithmetic import Step, apply_two
+from .arithmetic import Step, apply_two, elementwise
 from .core import Core
 from .enums import reduce_cmd as ReduceCmd
 from .errors import MachineError, MachineWarning
@@ -95,9 +96,7 @@ def activation(
     reduce_cmd: Any = ReduceCmd.idle,
 ) -> None:
     """dst = op(data * scale + bias); see `nki.isa.activation`."""
-    _activation(
-        core, dst, op, data, bias, scale, _reduction(core, data, reduce_op, reduce_res, reduce_cmd, ("add",))
-    )
+    _activation(core, dst, op, data, bias, scale, _reduction(core, data, reduce_op, reduce_res, reduce_cmd, ("add",)))
 
 
 @instruction("scalar")
@@ -116,28 +115,35 @@ def activation_reduce(
     _activation(core, dst, op, data, bias, scale, reduction)
 
 
-def _activation(
-    core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, reduction: Reduction
-) -> None:
+def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, reduction: Reduction) -> None:
     target, source = numeric_pair(dst, data, "data")
     name = _function(op, ACTIVATIONS)
     if bias is not None:
         _check_bias(core, name, bias)
     if isinstance(scale, Tensor) and scale.dtype != "float32":
         raise MachineError("operand.dtype", f"{scale.dtype} must be float32", operand="scale")
-    values = _scaled(core, source, scale, bias)
+    factor = fp32_vector(core, "scale", scale, source.shape[0])
+    term = None if bias is None else fp32_vector(core, "bias", bias, source.shape[0])
+    if reduction.command == "idle" and reduction.result is None and not (core.checked and _is_limited(name)):
+        elementwise(
+            core,
+            target,
+            [("data", source)],
+            (factor, term),
+            lambda data, f, t: _evaluate(core, name, _scaled(core, data, f, t)),
+        )
+        return
+    values = _scaled(core, core.read_float("data", source), factor, term)
+    if core.checked:
+        _warn_outside(core, name, values)
     _finish(core, target, source, _evaluate(core, name, values), reduction)
 
 
 def _function(op: Any, allowed: frozenset[str]) -> str:
     name = operator_name(op)
     if name not in allowed:
-        remedy = (
-            "use nisa.activate2 (gen4) for prelu" if name == "prelu" else f"use {', '.join(sorted(allowed))}"
-        )
-        raise MachineError(
-            "operator.unknown", f"nl.{name} is no activation function here", operand="op", remedy=remedy
-        )
+        remedy = "use nisa.activate2 (gen4) for prelu" if name == "prelu" else f"use {', '.join(sorted(allowed))}"
+        raise MachineError("operator.unknown", f"nl.{name} is no activation function here", operand="op", remedy=remedy)
     return name
 
 
@@ -156,11 +162,8 @@ def _check_bias(core: Core, name: str, bias: Any) -> None:
         raise MachineError("activation.bias", "reciprocal takes no bias on NeuronCore-v2", operand="bias")
 
 
-def _scaled(core: Core, source: Tensor, scale: Any, bias: Any) -> F32:
+def _scaled(core: Core, values: F32, factor: Any, term: Any) -> F32:
     """data * scale + bias. A scale of 1 and no bias leave the bits alone, the sign of zero included."""
-    values = core.read_float("data", source)
-    factor = fp32_vector(core, "scale", scale, source.shape[0])
-    term = None if bias is None else fp32_vector(core, "bias", bias, source.shape[0])
     if term is not None and core.profile.fma_scalar:
         return alu.multiply_add(values, factor, term, core.profile, fused=True)
     if isinstance(factor, np.ndarray) or factor != 1:
@@ -172,8 +175,6 @@ def _scaled(core: Core, source: Tensor, scale: Any, bias: Any) -> F32:
 
 
 def _evaluate(core: Core, name: str, values: F32) -> F32:
-    if core.checked:
-        _warn_outside(core, name, values)
     # Subnormals as U6 says: the tables themselves know nothing of it.
     subnormals = core.profile.subnormals_alu
     if subnormals in ("daz", "daz_ftz"):
@@ -182,11 +183,16 @@ def _evaluate(core: Core, name: str, values: F32) -> F32:
     return zero_subnormals(output) if subnormals in ("ftz", "daz_ftz") else output
 
 
+def _is_limited(name: str) -> bool:
+    """Whether the function's table covers a part of the line only."""
+    return FUNCTIONS[name].valid != (-math.inf, math.inf)
+
+
 def _warn_outside(core: Core, name: str, values: F32) -> None:
     """Outside the documented range of a table the hardware gives invalid results."""
-    low, high = (np.float32(end) for end in FUNCTIONS[name].valid)
-    if not (np.isfinite(low) or np.isfinite(high)):
+    if not _is_limited(name):
         return
+    low, high = (np.float32(end) for end in FUNCTIONS[name].valid)
     tested = np.abs(values) if name == "reciprocal" else values
     outside = (tested < low) | (tested > high)
     if outside.any():
@@ -203,9 +209,7 @@ def _warn_outside(core: Core, name: str, values: F32) -> None:
 # ---- the registers -------------------------------------------------------------------------------------
 
 
-def _reduction(
-    core: Core, data: Any, op: Any, result: Any, command: Any, allowed: tuple[str, ...]
-) -> Reduction:
+def _reduction(core: Core, data: Any, op: Any, result: Any, command: Any, allowed: tuple[str, ...]) -> Reduction:
     name = command_of(command, _COMMANDS)
     if op is None:
         if name in ("reduce", "reset_reduce"):
@@ -223,9 +227,7 @@ def _reduction(
 
 
 def _finish(core: Core, target: Tensor, source: Tensor, output: F32, reduction: Reduction) -> None:
-    """Write dst, then the registers, then the read-out: a reduce_res that shares bytes with dst holds the
-    sum.
-    """
+    """Write dst, then the registers, then the read-out: a reduce_res on the bytes of dst ends with the sum."""
     bits = core.rounded(output, target)
     lanes = lanes_of(source)
     registers = core.scalar_accumulator
@@ -268,6 +270,8 @@ def activate2(
     if name == "prelu":
         output = prelu(values, fp32_vector(core, "relu_param", relu_param, source.shape[0]))
     else:
+        if core.checked:
+            _warn_outside(core, name, values)
         output = _evaluate(core, name, values)
     _finish(core, target, source, output, reduction)
 

@@ -20,6 +20,7 @@ from .arithmetic import (
     bits_vector,
     check_bits,
     check_partner,
+    elementwise,
     partner,
 )
 from .core import Core
@@ -72,9 +73,7 @@ def tensor_copy(core: Core, dst: Any, src: Any, engine: Any = Engine.unknown) ->
 
 
 @instruction("vector")
-def tensor_copy_predicated(
-    core: Core, dst: Any, src: Any, predicate: Any, reverse_pred: bool = False
-) -> None:
+def tensor_copy_predicated(core: Core, dst: Any, src: Any, predicate: Any, reverse_pred: bool = False) -> None:
     """dst = src where predicate is not 0 (is 0 if reversed); elsewhere dst keeps its bits."""
     target, mask = numeric("dst", dst), numeric("predicate", predicate)
     dtype_in("predicate", mask, ("uint8", "uint16", "uint32"))
@@ -95,7 +94,7 @@ def tensor_copy_predicated(
 def reciprocal(core: Core, dst: Any, data: Any) -> None:
     """dst = 1 / data in fp32."""
     target, source = numeric_pair(dst, data, "data")
-    core.write("dst", target, alu.UNARY["reciprocal"](core.read_float("data", source), core.profile))
+    elementwise(core, target, [("data", source)], (), lambda data: alu.UNARY["reciprocal"](data, core.profile))
 
 
 # ---- two tensors ---------------------------------------------------------------------------------------
@@ -123,9 +122,7 @@ def tensor_tensor(core: Core, dst: Any, data1: Any, data2: Any, op: Any, engine:
         )
         core.write_words("dst", target, result)
     else:
-        core.write(
-            "dst", target, apply(core, core.read_float("data1", left), step, core.read_float("data2", right))
-        )
+        elementwise(core, target, [("data1", left), ("data2", right)], (), lambda a, b: apply(core, a, step, b))
     return chosen
 
 
@@ -189,31 +186,30 @@ def tensor_scalar(
         count = source.shape[0]
         fused = core.profile.fma_scalar if chosen == "scalar" else core.profile.fma_vector
         right0, right1 = partner(core, "operand0", first, count), partner(core, "operand1", second, count)
-        result = apply_two(core, core.read_float("data", source), first, right0, second, right1, fused)
-        core.write("dst", target, result)
+        elementwise(
+            core,
+            target,
+            [("data", source)],
+            (right0, right1),
+            lambda data, r0, r1: apply_two(core, data, first, r0, second, r1, fused),
+        )
     return chosen
 
 
 def _check_steps(first: Step, second: Step | None, operand1: Any) -> None:
     for role, step in (("op0", first), ("op1", second)):
         if step is not None and step.operator.kind == "token":
-            raise MachineError(
-                "operator.class", f"nl.{step.operator.name} is not supported here", operand=role
-            )
+            raise MachineError("operator.class", f"nl.{step.operator.name} is not supported here", operand=role)
     check_partner("operand0", first)
     if second is None:
         if operand1 is not None:
-            raise MachineError(
-                "operator.binary", "operand1 without op1", operand="operand1", remedy="pass op1 as well"
-            )
+            raise MachineError("operator.binary", "operand1 without op1", operand="operand1", remedy="pass op1 as well")
         return
     check_partner("operand1", second)
     same_class(first.operator, second.operator)
 
 
-def _tensor_scalar_engine(
-    core: Core, dst: Tensor, data: Tensor, first: Step, second: Step | None, engine: Any
-) -> str:
+def _tensor_scalar_engine(core: Core, dst: Tensor, data: Tensor, first: Step, second: Step | None, engine: Any) -> str:
     if first.operator.bitvec:
         return pick_engine(engine, ("vector",), "vector")
     chosen = pick_engine(engine, ("vector", "scalar", "gpsimd"), "vector")
@@ -267,9 +263,7 @@ def _tensor_scalar_words(core: Core, dst: Tensor, data: Tensor, first: Step, sec
         if step is None:
             continue
         right = step.operand
-        right = (
-            core.read_words(role, numeric(role, right)) if isinstance(right, Tensor) else np.int64(int(right))
-        )
+        right = core.read_words(role, numeric(role, right)) if isinstance(right, Tensor) else np.int64(int(right))
         function = alu.INTEGER[step.operator.name]
         pair = (right, result) if step.reverse else (result, right)
         result = function(*pair, core.profile)
@@ -297,8 +291,11 @@ def scalar_tensor_tensor(
     second = Step(arithmetic(core, op1, "op1", unary=False), other, reverse1)
     check_partner("operand0", first)
     right0 = partner(core, "operand0", first, source.shape[0])
-    right1 = core.read_float("operand1", other)
-    result = apply_two(
-        core, core.read_float("data", source), first, right0, second, right1, core.profile.fma_vector
+    fused = core.profile.fma_vector
+    elementwise(
+        core,
+        target,
+        [("data", source), ("operand1", other)],
+        (right0,),
+        lambda data, tile, r0: apply_two(core, data, first, r0, second, tile, fused),
     )
-    core.write("dst", target, result)

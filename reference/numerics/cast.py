@@ -25,6 +25,8 @@ Array = NDArray[Any]
 _FLOAT32 = np.dtype(np.float32)
 _FLOAT64 = np.dtype(np.float64)
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+#: The formats whose container tells them.
+_FORMAT_OF = {_FLOAT32: format_of("float32"), _BFLOAT16: format_of("bfloat16")}
 #: Host types that no format has and that a cast nevertheless reads.
 _HOST_TYPES = tuple(map(np.dtype, (np.float64, np.int64, np.uint64)))
 
@@ -47,6 +49,12 @@ def to_float32(x: Any, fmt: object = None) -> Array:
         ValueError: unknown format or dtype, or an array whose dtype is not the storage of `fmt`.
     """
     values: Array = np.asarray(x)
+    # The two most frequent cases first: the rest of the way costs as much as converting a small tile.
+    if fmt is None or fmt is _FORMAT_OF.get(values.dtype):
+        if values.dtype == _BFLOAT16:
+            return values.astype(np.float32)
+        if values.dtype == _FLOAT32:
+            return values
     if fmt is not None:
         return _decode(values, format_of(fmt))
     if values.dtype == _FLOAT32:
@@ -81,6 +89,9 @@ def cast(x: Any, fmt: object, profile: NumericsProfile = DEFAULT, *, rounding: s
         ValueError: unknown format, dtype or rounding, or a last axis that does not fill packed items.
     """
     target = format_of(fmt)
+    if target.storage == _BFLOAT16 and type(x) is np.ndarray and x.dtype == _FLOAT32 and rounding == "rne":
+        if profile.subnormals_cast == "keep" and x.ndim:
+            return x.astype(_BFLOAT16)
     if rounding not in ("rne", "rz"):
         raise ValueError(f"cast: rounding {rounding!r} is not known; choose 'rne' or 'rz'")
     if target.kind == "packed":
