@@ -89,9 +89,9 @@ def cast(x: Any, fmt: object, profile: NumericsProfile = DEFAULT, *, rounding: s
         ValueError: unknown format, dtype or rounding, or a last axis that does not fill packed items.
     """
     target = format_of(fmt)
-    if target.storage == _BFLOAT16 and type(x) is np.ndarray and x.dtype == _FLOAT32 and rounding == "rne":
-        if profile.subnormals_cast == "keep" and x.ndim:
-            return x.astype(_BFLOAT16)
+    plain = rounding == "rne" and profile.subnormals_cast == "keep"
+    if plain and target.storage == _BFLOAT16 and type(x) is np.ndarray and x.dtype == _FLOAT32 and x.ndim:
+        return x.astype(_BFLOAT16)
     if rounding not in ("rne", "rz"):
         raise ValueError(f"cast: rounding {rounding!r} is not known; choose 'rne' or 'rz'")
     if target.kind == "packed":
