@@ -259,7 +259,12 @@ def launch_ranks(
         for machine, call in zip(machines, calls, strict=True)
     ]
     values = _run(function, machines, wrapped, scheduler)
-    return [Result(machine.finish(values[machine.worker(0)]), machine.trace) for machine in machines]
+    results = [Result(machine.finish(values[machine.worker(0)]), machine.trace) for machine in machines]
+    for machine in machines:
+        for core in machine.cores:
+            core.sbuf.release()
+            core.psum.release()
+    return results
 
 
 def _run(

@@ -9,6 +9,7 @@ What is not modelled: the layout of HBM (no two HBM tensors are ever adjacent), 
 from __future__ import annotations
 
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,6 +24,10 @@ from .region import MemoryRegion
 #: Physical bytes between partitions exceed the architectural ones by this much. Not addressable; without it all
 #: 128 partitions of a tile fall into a few cache sets of the host, since 224 KiB is a multiple of 32 KiB.
 _HOST_PAD = 192
+
+#: Byte arrays of finished launches by size, at most `_POOLED` of each: enough for two launches on two cores.
+_POOL: defaultdict[int, list[NDArray[np.uint8]]] = defaultdict(list)
+_POOLED = 4
 
 #: Automatic allocations start on multiples of this many bytes.
 _ALIGNMENT = 32
@@ -40,14 +45,29 @@ class Memory:
 
     @classmethod
     def on_chip(cls, region: MemoryRegion, partitions: int, row_bytes: int) -> Memory:
-        """SBUF or PSUM, its bytes untouched until used (the host commits pages lazily)."""
+        """SBUF or PSUM. Its bytes are arbitrary, perhaps those of an earlier launch: what nothing has written may
+        not be read, or holds the sentinels that `Core.allocate` fills in."""
         pitch = row_bytes + _HOST_PAD
-        return cls(region, partitions, row_bytes, pitch, np.zeros(partitions * pitch, np.uint8))
+        return cls(region, partitions, row_bytes, pitch, _bytes(partitions * pitch))
 
     @classmethod
     def linear(cls, region: MemoryRegion, data: NDArray[np.uint8]) -> Memory:
         """HBM bytes of one tensor."""
         return cls(region, 1, data.size, data.size, data)
+
+
+def _bytes(size: int) -> NDArray[np.uint8]:
+    try:
+        return _POOL[size].pop()
+    except IndexError:
+        return np.empty(size, np.uint8)
+
+
+def _keep(memory: Memory) -> None:
+    """Leave the bytes of an on-chip memory to the next launch: touching fresh pages costs milliseconds."""
+    pool = _POOL[memory.data.size]
+    if len(pool) < _POOLED:
+        pool.append(memory.data)
 
 
 @dataclass(eq=False)
@@ -117,6 +137,11 @@ class Allocator:
         pairs = [(ref, ref()) for ref in self._live]
         self._live = [ref for ref, storage in pairs if storage is not None]
         return [storage for _, storage in pairs if storage is not None]
+
+    def release(self) -> None:
+        """End the use of the memory. Its bytes go to a later launch, unless a tensor still refers to them."""
+        if not self._living():
+            _keep(self.memory)
 
     def place(
         self, parts: int, row_bytes: int, name: str, origin: str, core: int, address: tuple[int, int] | None
