@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conformance.envelope import Envelope, values64
 from conformance.grades import Grade
-from conformance.grading import Evidence, golden_of, judge
+from conformance.grading import Evidence, Verdict, golden_of, judge
 from conformance.mismatch import mismatch_report
 from conformance.required import requirement
 from conformance.results import OutputResult
@@ -85,14 +85,21 @@ def _judge_output(
         tolerance=tolerance_for(subject.name, quantization, name, (*subject.tolerances, *TOLERANCES)),
     )
     row = requirement(subject.name, name, str(got[name].dtype), quantization, case.lane, rung)
-    return _result(rung, got[name], evidence, row.grade, row.reason)
+    # No tolerance excuses a wrong bit where no legal choice could have changed it.
+    exact = case.lane == "exact" and rung != "model" and evidence.model is not None
+    return _result(rung, got[name], evidence, row.grade, row.reason, exact)
 
 
-def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because: str) -> OutputResult:
+def _result(
+    rung: str, got: Array, evidence: Evidence, required: Grade, because: str, exact_lane: bool
+) -> OutputResult:
     name, golden = evidence.output.name, golden_of(got, evidence)
     if (got.shape, got.dtype) != (golden.shape, golden.dtype):
         return _out_of_place(rung, name, mismatch_report(name, got, golden))
     verdict, apart = judge(got, evidence), compare(got, golden, worst=0)
+    if exact_lane and verdict.grade is not Grade.A:
+        missed = {"": "in lane exact every legal order gives the model's bits", **verdict.missed}
+        verdict = Verdict(Grade.F, missed)
     return OutputResult(
         rung=rung,
         name=name,

@@ -21,7 +21,10 @@ def output_projection_tkg_on_chip(
     input_scale=None,
     project=output_projection_tkg,
 ):
-    """Load attention into SBUF if asked, project, and store a result that stayed in SBUF as [LNC, ...] in HBM."""
+    """Load attention into SBUF if asked, project, and store a result that stayed in SBUF as [LNC, ...] in HBM.
+
+    With attention_in_sb the second result is each core's attention tile after the call: it must be unchanged.
+    """
     n_prgs, prg = program_sharding()
     source = attention
     if attention_in_sb:
@@ -37,8 +40,12 @@ def output_projection_tkg_on_chip(
         weight_scale=weight_scale,
         input_scale=input_scale,
     )
-    if not OUT_IN_SB:
+    if OUT_IN_SB:
+        stacked = nl.ndarray((n_prgs,) + result.shape, dtype=result.dtype, buffer=nl.shared_hbm, name="stacked")
+        nisa.dma_copy(dst=stacked[prg], src=result)
+        result = stacked
+    if not attention_in_sb:
         return result
-    stacked = nl.ndarray((n_prgs,) + result.shape, dtype=result.dtype, buffer=nl.shared_hbm, name="stacked")
-    nisa.dma_copy(dst=stacked[prg], src=result)
-    return stacked
+    kept = nl.ndarray((n_prgs,) + source.shape, dtype=source.dtype, buffer=nl.shared_hbm, name="kept")
+    nisa.dma_copy(dst=kept[prg], src=source)
+    return result, kept

@@ -16,6 +16,8 @@ from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import output_projection_tkg as reference
 from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, Config, refusal
 from reference.numerics.cast import to_float32
+from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.recorder import NO_RECORD, Recorder
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -184,6 +186,26 @@ def illegal(draw: st.DrawFn) -> tuple[Config, str]:
 # ---- the three rungs --------------------------------------------------------------------------------------------
 
 
+def _kept(config: Config, inputs: Arrays) -> Arrays:
+    """An attention tile in the caller's SBUF comes back as it went in (decision D2)."""
+    if not config.attention_in_sb:
+        return {}
+    return {"attention_kept": np.stack([inputs["attention"]] * config.lnc)}
+
+
+def truth(config: Config, inputs: Arrays) -> Arrays:
+    """The result in float64, and the caller's tile."""
+    kept = {name: to_float32(value).astype(np.float64) for name, value in _kept(config, inputs).items()}
+    return reference.truth(config, inputs) | kept
+
+
+def model(
+    config: Config, inputs: Arrays, profile: NumericsProfile = DEFAULT, record: Recorder = NO_RECORD
+) -> Arrays:
+    """The bit-faithful result, and the caller's tile."""
+    return reference.model(config, inputs, profile, record) | _kept(config, inputs)
+
+
 def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> Call:
     """The launch. On-chip operands go through a kernel that loads attention and stores the result."""
     from kernels.common_types import QuantizationType
@@ -203,7 +225,8 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
     if config.attention_in_sb or config.out_in_sb:
         function = output_projection_tkg_on_chip
         arguments |= {"attention_in_sb": config.attention_in_sb, "project": implementation}
-    return Call(function, arguments, ("out",), config.lnc)
+    returns = ("out", "attention_kept") if config.attention_in_sb else ("out",)
+    return Call(function, arguments, returns, config.lnc)
 
 
 def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -237,6 +260,8 @@ CATALOG = (
     _case("limit-nh", tags=_CHECK, note="N*H at its limit", transpose_out=True, B=1, N=10, S=1, D=128, H=16384),
     _case("plain", **_SMALL),
     _case("plain-bias", bias="float32", **_SMALL),
+    _case("two-tiles", bias="bfloat16", B=2, N=4, S=3, D=64, H=2048, lnc=2),
+    _case("bias-33-tokens", bias="bfloat16", B=33, N=2, S=1, D=64, H=512, lnc=1),
     _case("plain-fp16", dtype="float16", weight_dtype="float16", bias="float16", **_SMALL),
     _case("plain-fp32", dtype="float32", weight_dtype="float32", bias="float32", **_SMALL),
     _case("mixed-fp16-weight", weight_dtype="float16", **_SMALL),
@@ -249,6 +274,7 @@ CATALOG = (
     _case("packing-n6-d32", "one_hot", B=2, N=6, S=2, D=32, H=512, lnc=1),
     _case("static-bias", quantization="STATIC", **_FP8, **_SMALL),
     _case("static-transposed", quantization="STATIC", transpose_out=True, **_FP8, **_SMALL),
+    _case("sbuf-static", quantization="STATIC", attention_in_sb=True, **_FP8, **_SMALL),
     _case("static-edge", "fp8_edge", quantization="STATIC", weight_dtype=FP8, **_SMALL),
     _case("static-double-row", quantization="STATIC", **_FP8, B=32, N=4, S=2, D=128, H=1024, lnc=2),
     _case("static-odd-groups", quantization="STATIC", **_FP8, B=32, N=7, S=2, D=128, H=512, lnc=1),
@@ -265,7 +291,10 @@ SUBJECT = Subject(
     name="output_projection_tkg",
     config_type=Config,
     contract=CONTRACT,
-    outputs=(Output("out", description="projected hidden state; SBUF results stacked by core"),),
+    outputs=(
+        Output("out", description="projected hidden state; SBUF results stacked by core"),
+        Output("attention_kept", description="the caller's SBUF attention after the call, stacked by core"),
+    ),
     lanes=LANES,
     catalog=CATALOG,
     implementation="kernels.output_projection_tkg:output_projection_tkg",
@@ -273,8 +302,8 @@ SUBJECT = Subject(
     strategy=configs,
     illegal=illegal,
     build=build,
-    truth=reference.truth,
-    model=reference.model,
+    truth=truth,
+    model=model,
     call=call,
     quantization=lambda config: {"NONE": "none"}.get(config.quantization, config.quantization.lower()),
     bench=(

@@ -1,0 +1,161 @@
+"""Faults of output_projection_tkg. Sources OPn: the defect list of the kernel's fact sheet."""
+
+from __future__ import annotations
+
+from conformance.mutants.mutant import Mutant, Patch
+
+_KERNEL = "output_projection_tkg.py"
+_PACKING = "head_packing.py"
+
+
+def _mutant(
+    name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
+    file: str = _KERNEL, count: int = 1,
+) -> Mutant:  # fmt: skip
+    patch = Patch(file, find, replace, count)
+    return Mutant(f"outproj-{name}", "output_projection_tkg", fault, (patch,), case, point, source)
+
+
+MUTANTS = (
+    _mutant(
+        "bias-tile-order", "the bias of the next H tile is added",
+        "bias_tile[:, part] if bias",
+        "bias_tile[:, nl.ds((column + 512) % columns, size)] if bias",
+        "two-tiles", "out", "class: wrong tile order",
+    ),
+    _mutant(
+        "dequant-unrounded", "the dequantised sum is not rounded to io before the bias is added",
+        'nl.ndarray((tokens, size), dtype=io, name=f"dequant_0_{column // 512}")',
+        'nl.ndarray((tokens, size), dtype=nl.float32, name=f"dequant_0_{column // 512}")',
+        "exact-static", "dequant", "OP11",
+    ),
+    _mutant(
+        "packing-reversed", "packed heads stand in reverse order",
+        "dst = packed[off * D : (off + 1) * D, j, :]",
+        "dst = packed[(g - 1 - off) * D : (g - off) * D, j, :]",
+        "packing-n6-d32", "attention_packed", "OP5", file=_PACKING,
+    ),
+    _mutant(
+        "core-halves-swapped", "each core computes the other one's half of H",
+        "weight_view, tokens, first + start, width,", "weight_view, tokens, H - columns - first + start, width,",
+        "plain", "psum", "class: wrong half of a core",
+    ),
+    _mutant(
+        "last-pass-missing", "the last group of heads is not accumulated",
+        "for k in range(count):\n                matmul_pass(\n                    psums[i],",
+        "for k in range(max(1, count - 1)):\n                matmul_pass(\n                    psums[i],",
+        "plain", "psum", "class: missing K tile",
+    ),
+    _mutant(
+        "transposed-index", "h taken as h_2*128 + h_1",
+        "reshape_dim(3, (128, H_2))", "reshape_dim(3, (H_2, 128)).permute((0, 1, 2, 4, 3))",
+        "transposed-bias", "psum", "OP1",
+    ),
+    _mutant(
+        "slab-order", "each core writes the other one's slab",
+        "out[:, prg, values, :]", "out[:, (out.shape[1] - 1 - prg), values, :]",
+        "transposed-lnc2-h2-1", "", "OP2",
+    ),
+    _mutant(
+        "bias-shard-ignored", "core 1 adds core 0's bias",
+        "src=bias[0:1, nl.ds(first, columns)]", "src=bias[0:1, nl.ds(0, columns)]",
+        "plain-bias", "bias_tile", "OP3",
+    ),
+    _mutant(
+        "bias-shard-ignored-transposed", "core 1 adds core 0's bias in the transposed layout",
+        'load_transposed_vector(bias, bias.dtype, "bias_tile", first, H_2)',
+        'load_transposed_vector(bias, bias.dtype, "bias_tile", 0, H_2)',
+        "transposed-bias", "bias_tile", "OP3",
+    ),
+    _mutant(
+        "axes-b-s-swapped", "tokens are ordered (s, b) instead of (b, s)",
+        "dst = packed[off * D : (off + 1) * D, j, :].reshape((D, passes, B, S))",
+        "dst = packed[off * D : (off + 1) * D, j, :].reshape((D, passes, S, B)).permute((0, 1, 3, 2))",
+        "plain", "attention_packed", "OP7", file=_PACKING,
+    ),
+    _mutant(
+        "bias-before-dequant", "the bias is added before the sum is dequantised",
+        "    if scale != None:\n        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
+        "    if scale != None and bias != None:\n"
+        "        nisa.tensor_tensor(dst=dequant, data1=psum, data2=bias, op=nl.add, engine=nisa.vector_engine)\n"
+        "        nisa.activation(dst=out, op=nl.copy, data=dequant, scale=scale)\n"
+        "        return\n"
+        "    if scale != None:\n        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
+        "static-bias", "dequant", "OP10",
+    ),
+    _mutant(
+        "row-scale-dropped", "ROW results are not dequantised",
+        "data1=psum, data2=row_scale, op=nl.multiply", "data1=psum, data2=row_scale, op=nl.add",
+        "row-bias", "dequant", "OP10",
+    ),
+    _mutant(
+        "scale-inverted", "the combined scale is weight_scale / input_scale",
+        "nisa.tensor_tensor(dst=scale, data1=ws, data2=xs, op=nl.multiply",
+        "nisa.reciprocal(dst=scale, data=xs)\n    nisa.tensor_tensor(dst=scale, data1=ws, data2=scale, op=nl.multiply",
+        "static-bias", "scale", "OP12",
+    ),
+    _mutant(
+        "clamp-448", "attention is clamped to the OCP limit",
+        "operand0=240.0,\n        op1=nl.maximum,\n        operand1=-240.0",
+        "operand0=448.0,\n        op1=nl.maximum,\n        operand1=-448.0",
+        "static-edge", "attention_fp8", "OP14",
+    ),
+    _mutant(
+        "clamp-upper-only", "negative values are not clamped",
+        "operand1=-240.0", "operand1=-1.0e30", "static-edge", "attention_fp8", "OP13",
+    ),
+    _mutant(
+        "scaled-in-fp32", "the scaled attention is not rounded to io before the cast to fp8",
+        "nl.ndarray((D, B, N, S), dtype=attention.dtype, name=\"attention_scaled\")",
+        "nl.ndarray((D, B, N, S), dtype=nl.float32, name=\"attention_scaled\")",
+        "static-bias", "attention_scaled", "OP11",
+    ),
+    _mutant(
+        "scale-multiplied", "attention is multiplied by input_scale instead of its reciprocal",
+        "operand0=inv_scale[0:D, :]", "operand0=xs[0:D, :]", "static-bias", "attention_scaled", "OP12",
+    ),
+    _mutant(
+        "double-row-halves", "double row pairs groups (k, k + n/2)",
+        "split = attention.reshape((D, B, passes, slots, g, S))",
+        "split = attention.reshape((D, B, slots, passes, g, S)).permute((0, 1, 3, 2, 4, 5))",
+        "static-double-row", "attention_packed", "OP16", file=_PACKING,
+    ),
+    _mutant(
+        "weight-dtype-out", "the result takes the weight's dtype",
+        'out_sb = nl.ndarray((tokens, columns), dtype=io, name="out_0")',
+        'out_sb = nl.ndarray((tokens, columns), dtype=weight_view.dtype, name="out_0")',
+        "mixed-fp16-weight", "out", "OP19",
+    ),
+    _mutant(
+        "input-clobbered", "the caller's SBUF attention is scaled in place",
+        'scaled = nl.ndarray((D, B, N, S), dtype=attention.dtype, name="attention_scaled")',
+        "scaled = loaded", "sbuf-static", "", "OP18",
+    ),
+    _mutant(
+        "psum-bf16", "partial sums leave PSUM rounded to io between groups",
+        "    return psums\n",
+        "    rounded = nl.ndarray(psums[0].shape, dtype=nl.bfloat16)\n"
+        "    for psum in psums:\n"
+        "        nisa.tensor_copy(dst=rounded, src=psum)\n"
+        "        nisa.tensor_copy(dst=psum, src=rounded)\n"
+        "    return psums\n",
+        "plain-fp32", "psum", "class: bf16 accumulator",
+    ),
+    _mutant(
+        "bias-twice", "the bias is added twice",
+        "data1=summand, data2=bias, op=nl.add, engine=nisa.vector_engine)\n",
+        "data1=summand, data2=bias, op=nl.add, engine=nisa.vector_engine)\n"
+        "        nisa.tensor_tensor(dst=out, data1=out, data2=bias, op=nl.add, engine=nisa.vector_engine)\n",
+        "plain-bias", "out", "class: term applied twice",
+    ),
+    _mutant(
+        "bias-first-quadrant", "the bias reaches the first 32 tokens only",
+        "for start in range(0, tokens, 32):", "for start in range(0, 32, 32):",
+        "bias-33-tokens", "", "OP4",
+    ),
+    _mutant(
+        "last-tile-dropped", "the last PSUM tile of a transposed result is not evicted",
+        "if h_2 == low + count - 1:", "if h_2 == low + count - 1 and count == per_tile:",
+        "transposed-ragged-tile", "", "OP8",
+    ),
+)
