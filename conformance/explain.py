@@ -109,6 +109,8 @@ class Explanation:
                 f"all {self.compared} tiles agree and {', '.join(self.outputs)} differ: look at what follows "
                 "the last rounding point (stores, layout, the wrong core's part)"
             )
+        if self.only_model or self.only_kernel:
+            return f"outputs and {self.compared} tiles agree; others have no partner to compare with"
         return f"all {self.compared} tiles and all outputs agree"
 
 
