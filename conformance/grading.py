@@ -40,6 +40,7 @@ class Evidence:
     envelope    () -> Envelope; asked only when bits differ, since it costs many model runs
     bound       per element bound against truth
     tolerance   the published row
+    exact       every legal choice gives the model's bits, so that no lesser grade excuses another bit
     """
 
     output: Output
@@ -50,6 +51,7 @@ class Evidence:
     envelope: Callable[[], Envelope] | None = None
     bound: Bound | None = None
     tolerance: Tolerance | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Verdict:
 def judge(got: Array, evidence: Evidence) -> Verdict:
     """The grade of one output. ValueError where there is neither model nor truth to judge it against."""
     golden = golden_of(got, evidence)
-    faults = structure_faults(got, golden)
+    faults = structure_faults(got, golden, _open_to(evidence))
     if not faults:
         faults = liveness_faults(got, golden, evidence) + _sentinel_faults(got, golden, evidence)
     if faults:
@@ -83,19 +85,23 @@ def judge(got: Array, evidence: Evidence) -> Verdict:
             if not faults:
                 return Verdict(grade, missed)
             missed[grade.name] = "; ".join(faults)
+            if grade is Grade.A and evidence.exact:
+                return Verdict(Grade.F, {"": "in lane exact every legal order gives the model's bits"} | missed)
     if evidence.truth is not None and evidence.tolerance is None:
         missed[Grade.D.name] = "no tolerance is published; Subject.tolerances may give one"
     return Verdict(Grade.F, missed)
 
 
-def structure_faults(got: Array, golden: Array) -> list[str]:
-    """Differences of shape, dtype, or the places and signs of NaN and Inf."""
+def structure_faults(got: Array, golden: Array, undefined: Array | None = None) -> list[str]:
+    """Differences of shape, dtype, or (where values are defined) the places and signs of NaN and Inf."""
     if got.shape != golden.shape:
         return [f"shape {list(got.shape)}, expected {list(golden.shape)}"]
     if got.dtype != golden.dtype:
         return [f"dtype {got.dtype}, expected {golden.dtype}"]
     special = [_special(array) for array in (got, golden)]
     apart = special[0] != special[1]
+    if undefined is not None:
+        apart &= ~undefined
     if not apart.any():
         return []
     where = tuple(int(i) for i in np.argwhere(apart)[0])
@@ -118,6 +124,11 @@ def liveness_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
     if _same(out, np.full_like(out, out[0])) and _clearly_apart(want, np.full_like(want, want[0])):
         return [f"constant {float(values64(out[0])):.9g}"]
     return []
+
+
+def _open_to(evidence: Evidence) -> Array | None:
+    """Elements about which golden says nothing: a model has a value for every one."""
+    return evidence.undefined if evidence.model is None else None
 
 
 def golden_of(got: Array, evidence: Evidence) -> Array:

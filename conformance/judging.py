@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conformance.envelope import Envelope, values64
 from conformance.grades import Grade
-from conformance.grading import Evidence, Verdict, golden_of, judge
+from conformance.grading import Evidence, golden_of, judge
 from conformance.mismatch import mismatch_report
 from conformance.required import requirement
 from conformance.results import OutputResult
@@ -42,9 +42,7 @@ class Reference:
         return set(self.model if self.model is not None else self.truth or {})
 
 
-def judge_rung(
-    subject: Subject, case: Case, rung: str, got: Arrays, reference: Reference
-) -> list[OutputResult]:
+def judge_rung(subject: Subject, case: Case, rung: str, got: Arrays, reference: Reference) -> list[OutputResult]:
     """Results in the order of `subject.outputs`; an output that is missing or too many is one of grade F.
 
     ValueError for an output that the subject does not declare: that is an error of the case module.
@@ -69,9 +67,7 @@ def _judge_output(
     bounds: Mapping[str, Any],
 ) -> OutputResult:
     if name not in got or name not in reference.expected:
-        return _out_of_place(
-            rung, name, "missing" if name in reference.expected else "not an output of this config"
-        )
+        return _out_of_place(rung, name, "missing" if name in reference.expected else "not an output of this config")
     quantization = subject.quantization(case.config)
     record, spans = subject.output(name), reference.spans
     evidence = Evidence(
@@ -83,23 +79,17 @@ def _judge_output(
         envelope=None if spans is None else lambda: spans()[name],
         bound=bounds.get(name),
         tolerance=tolerance_for(subject.name, quantization, name, (*subject.tolerances, *TOLERANCES)),
+        exact=case.lane == "exact",
     )
     row = requirement(subject.name, name, str(got[name].dtype), quantization, case.lane, rung)
-    # No tolerance excuses a wrong bit where no legal choice could have changed it.
-    exact = case.lane == "exact" and rung != "model" and evidence.model is not None
-    return _result(rung, got[name], evidence, row.grade, row.reason, exact)
+    return _result(rung, got[name], evidence, row.grade, row.reason)
 
 
-def _result(
-    rung: str, got: Array, evidence: Evidence, required: Grade, because: str, exact_lane: bool
-) -> OutputResult:
+def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because: str) -> OutputResult:
     name, golden = evidence.output.name, golden_of(got, evidence)
     if (got.shape, got.dtype) != (golden.shape, golden.dtype):
         return _out_of_place(rung, name, mismatch_report(name, got, golden))
     verdict, apart = judge(got, evidence), compare(got, golden, worst=0)
-    if exact_lane and verdict.grade is not Grade.A:
-        missed = {"": "in lane exact every legal order gives the model's bits", **verdict.missed}
-        verdict = Verdict(Grade.F, missed)
     return OutputResult(
         rung=rung,
         name=name,

@@ -116,9 +116,7 @@ def test_an_argument_that_was_never_written_is_f() -> None:
     output = Output("cache", argument="cache")
     before = np.full((2, 4), 7, BF16)
     evidence = _evidence(output=output, before=before, tolerance=ANYTHING)
-    assert judge(before.copy(), evidence).reason == (
-        "never written: argument cache is as it was before the launch"
-    )
+    assert judge(before.copy(), evidence).reason == ("never written: argument cache is as it was before the launch")
     assert judge(MODEL.copy(), evidence).grade is Grade.A
     # Nothing to write: the model leaves the argument as it was, and so may the kernel.
     nothing_new = _evidence(output=output, before=MODEL, model=MODEL)
@@ -148,6 +146,25 @@ def test_an_undefined_element_is_held_against_the_model_alone() -> None:
     assert judge(got, _evidence(undefined=undefined)).missed == {"A": "1 of 8 elements differ"}
     assert judge(got, _evidence(undefined=undefined, model=None)).grade is Grade.D
     assert judge(got, _evidence(model=None)).grade is Grade.F
+
+
+def test_an_undefined_element_may_be_nan_where_only_truth_speaks() -> None:
+    undefined = np.zeros((2, 4), np.bool_)
+    undefined[0, 3] = True
+    got = _changed((0, 3), np.nan)
+    assert judge(got, _evidence(undefined=undefined, model=None)).grade is Grade.D
+    assert judge(got, _evidence(undefined=undefined)).grade is Grade.F
+
+
+def test_no_tolerance_excuses_a_bit_in_the_exact_lane() -> None:
+    got = _changed((0, 0), 1.0078125)
+    assert judge(got, _evidence()).grade is Grade.D
+    verdict = judge(got, _evidence(exact=True))
+    assert verdict.grade is Grade.F
+    assert verdict.reason.startswith("in lane exact every legal order gives the model's bits; not A: 1 of 8")
+    assert judge(MODEL.copy(), _evidence(exact=True)).grade is Grade.A
+    # The model itself is held against truth, which does not round.
+    assert judge(got, _evidence(exact=True, model=None)).grade is Grade.D
 
 
 def _spans(low: NDArray[Any], high: NDArray[Any]) -> Any:
