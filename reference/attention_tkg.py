@@ -38,7 +38,7 @@ from reference.cascaded_softmax import (
     tile_maximum,
     tile_sum,
 )
-from reference.contracts.attention_tkg import Config, validate
+from reference.contracts.attention_tkg import Config, validate_call
 from reference.contracts.attention_tkg_plan import PARTITIONS, Plan
 from reference.kv_cache import key_tiles
 from reference.numerics.alu import BINARY, UNARY
@@ -73,9 +73,9 @@ def model(
         record: takes the values of the contract's rounding points.
 
     Raises:
-        KernelArgumentError: the config is not legal.
+        KernelArgumentError: the config or a tensor is not legal.
     """
-    validate(config)
+    validate_call(config, inputs)
     job = _Job(config, config.plan, profile, record)
     q, k_active = _queries(job, inputs)
     operands = _operands(job, inputs, q, k_active)

@@ -28,7 +28,7 @@ from reference.attention_tkg_layout import (
     sink_columns,
 )
 from reference.attention_tkg_truth import exact_queries, exact_scores, exact_softmax
-from reference.contracts.attention_tkg import Config, validate
+from reference.contracts.attention_tkg import Config, validate_call
 from reference.contracts.attention_tkg_plan import PARTITIONS
 from reference.numerics.formats import format_of
 from reference.rope import BACK, SHIFTS, TURN, split_pairs
@@ -73,9 +73,9 @@ def bound(config: Config, inputs: Arrays) -> Arrays:
     of a batch drop must be finite.
 
     Raises:
-        KernelArgumentError: the config is not legal.
+        KernelArgumentError: the config or a tensor is not legal.
     """
-    validate(config)
+    validate_call(config, inputs)
     q, k_active = exact_queries(config, inputs)
     errors = _errors(config, inputs, q, k_active)
     out = _out_bound(config, inputs, q, k_active, errors)

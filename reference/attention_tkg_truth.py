@@ -20,7 +20,7 @@ from reference.attention_tkg_layout import (
     share,
     sink_columns,
 )
-from reference.contracts.attention_tkg import Config, validate
+from reference.contracts.attention_tkg import Config, validate_call
 from reference.kv_cache import key_tiles, replace_tail
 from reference.rope import rotate_exact
 
@@ -37,9 +37,9 @@ def truth(config: Config, inputs: Arrays) -> Arrays:
     tile, as the contract says, all else does not depend on tiles.
 
     Raises:
-        KernelArgumentError: the config is not legal.
+        KernelArgumentError: the config or a tensor is not legal.
     """
-    validate(config)
+    validate_call(config, inputs)
     q, k_active = exact_queries(config, inputs)
     kept = kept_keys(config, inputs)
     scores, values = exact_scores(config, inputs, q, k_active, kept)
