@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance.bounds import Bound
 from conformance.lanes import LaneError
 from conformance.results import CaseResult
 from conformance.runner import run_case
@@ -188,3 +189,17 @@ def test_grade_b_is_tried_when_asked_for_and_plays_the_other_profiles() -> None:
     assert [output.grade.name for output in asked.outputs if output.rung == "sim"] == ["B", "A"]
     unasked = _run(subject)
     assert [output.grade.name for output in unasked.outputs if output.rung == "sim"] == ["D", "A"]
+
+
+def _bounds(config: Config, inputs: Arrays) -> dict[str, Bound]:
+    """Two roundings to bfloat16 (product and result), each half a unit of what is rounded."""
+    product, b = (np.abs(inputs[name].astype(np.float64)) for name in ("a", "b"))
+    product = product * abs(config.scale)
+    return {"y": Bound(2.0**-8 * (2 * product + b), roundings=2)}
+
+
+@pytest.mark.parametrize(("name", "grade"), [("rounds_the_product", "C"), ("swaps_two_rows", "F")])
+def test_a_derived_bound_parts_a_second_rounding_from_a_wrong_row(name: str, grade: str) -> None:
+    subject = dataclasses.replace(scaled_add.broken(name), bounds=_bounds, tolerances=())
+    y = next(output for output in _run(subject).outputs if (output.rung, output.name) == ("sim", "y"))
+    assert y.grade.name == grade
