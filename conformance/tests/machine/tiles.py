@@ -30,7 +30,13 @@ INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
 NUMERIC = (*FLOATS, *INTEGERS, "bool_")
 
 #: How the host holds a dtype that NumPy has no name for.
-_HOST = {"tfloat32": np.float32, "bool_": np.uint8, "float8_e4m3fn_x4": np.uint32, "float8_e5m2_x4": np.uint32}
+_HOST = {
+    "tfloat32": np.float32,
+    "bool_": np.uint8,
+    "float8_e4m3fn_x4": np.uint32,
+    "float8_e5m2_x4": np.uint32,
+    "float4_e2m1fn_x4": np.uint16,
+}
 
 SPECIAL = np.array(
     [0.0, -0.0, 1, -1, 0.5, 1.5, 2.5, -2.5, 3, 127.5, 240, 247.99, 248, 256, 448, 464, 464.01, 65504, 65520]
