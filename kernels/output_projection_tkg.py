@@ -10,6 +10,7 @@ import nki.language as nl
 
 from kernels.common_types import QuantizationType
 from kernels.head_packing import heads_per_group, pack_heads
+from kernels.lnc import program_sharding
 
 #: Bytes per partition that one weight block may take; two blocks are in flight.
 WEIGHT_BLOCK_BYTES = 32768
@@ -69,13 +70,6 @@ def output_projection_tkg(
     return project_plain(
         packed, weight_view, bias, scale, weight_scale, quantization_type, OUT_IN_SB, attention.dtype, n_prgs, prg
     )
-
-
-def program_sharding():
-    """(number of programs, own id); (1, 0) without a launch grid."""
-    if nl.program_ndim() == 0:
-        return 1, 0
-    return nl.num_programs(0), nl.program_id(0)
 
 
 def check_arguments(

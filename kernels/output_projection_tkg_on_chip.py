@@ -5,7 +5,8 @@ import nki.isa as nisa
 import nki.language as nl
 
 from kernels.common_types import QuantizationType
-from kernels.output_projection_tkg import output_projection_tkg, program_sharding
+from kernels.lnc import program_sharding
+from kernels.output_projection_tkg import output_projection_tkg
 
 
 @nki.jit
