@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.activation import activation
 from reference.numerics.alu import BINARY, multiply_add
 from reference.numerics.cast import cast
 from reference.numerics.dot import matmul_pass
-from reference.numerics.elementary import activate
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import reduce_add, reduce_max
 
@@ -60,7 +60,7 @@ def exponentials(
         top: [batches, G].
     """
     shift = BINARY["subtract"](scores, top[:, None, None], profile)
-    return shift, cast(activate("exp", shift, profile), dtype, profile)
+    return shift, cast(activation("exp", shift, profile), dtype, profile)
 
 
 def partial_sums(prob: Array, profile: NumericsProfile = DEFAULT) -> Float32:
@@ -83,7 +83,7 @@ def correction(newer: Float32, older: Float32, profile: NumericsProfile = DEFAUL
     Scale -1 and a bias on the scalar engine: the product is exact, so fused or not is one rounding (S1).
     """
     exponent = multiply_add(newer, np.float32(-1), older, profile, fused=profile.fma_scalar)
-    return activate("exp", exponent, profile)
+    return activation("exp", exponent, profile)
 
 
 def sink_term(sink: Array, top: Float32, profile: NumericsProfile = DEFAULT) -> tuple[Float32, Float32]:
@@ -94,4 +94,4 @@ def sink_term(sink: Array, top: Float32, profile: NumericsProfile = DEFAULT) -> 
         top: [batches, G].
     """
     shift = BINARY["subtract"](sink, top, profile)
-    return shift, activate("exp", shift, profile)
+    return shift, activation("exp", shift, profile)

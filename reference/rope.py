@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.activation import activation
 from reference.numerics.alu import BINARY, multiply_add
 from reference.numerics.cast import cast, to_float32
-from reference.numerics.elementary import activate
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
 
@@ -131,7 +131,7 @@ def reduced_wave(
     whole = steps("rope_whole", BINARY["multiply"](to_float32(count), TURN, profile))
     diff = steps("rope_diff", BINARY["subtract"](shifted, whole, profile))
     residual = steps("rope_residual", BINARY["add"](diff, BACK, profile))
-    return steps("rope_wave", activate("sin", residual, profile))
+    return steps("rope_wave", activation("sin", residual, profile))
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ def test_batch_tiles_cover_the_batch_within_their_budget() -> None:
 def given(config: Config) -> dict[str, Any]:
     """All tensors of a legal call, those that are written included."""
     inputs: dict[str, Any] = build(config)
-    return inputs | {name: result for name, result in model(config, inputs).items()}
+    return inputs | dict(model(config, inputs))
 
 
 CONFIGS = {"flat": FLAT, "block": PAGED, "rope": TURNED, "debug": replace(PAGED, debug=True, sink="bfloat16")}

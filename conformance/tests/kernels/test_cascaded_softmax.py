@@ -131,3 +131,10 @@ def test_tiles_in_sequence_give_the_softmax_of_the_whole() -> None:
     assert (top == whole.max(axis=(1, 2))).all()
     exact = np.exp(whole - whole.max(axis=(1, 2), keepdims=True)).sum(axis=(1, 2))
     np.testing.assert_allclose(total, exact, rtol=40 * 2.0**-24)
+
+
+@pytest.mark.parametrize(("mode", "lost"), [("keep", False), ("ftz", True), ("daz_ftz", True)])
+def test_subnormal_exponentials_are_flushed_where_the_profile_says(mode: str, lost: bool) -> None:
+    profile = DEFAULT.replace(subnormals_alu=mode)
+    _, term = sink_term(np.float32([-90]), np.float32([[0]]), profile)
+    assert (term[0, 0] == 0) == lost
