@@ -68,18 +68,22 @@ def share(plan: Plan, core: int, local: range) -> tuple[range, int]:
 
 
 def arranged(config: Config, out: Array) -> Array:
-    """out [B, d, G] in its place: [d, B*G] in SBUF, [B, H, d, s] in HBM."""
+    """out [B, d, G] in its place: [LNC, d, B*G] in the SBUF of every core, [B, H, d, s] in HBM."""
     if config.out_in_sb:
-        return np.ascontiguousarray(out.transpose(1, 0, 2)).reshape(config.d_head, -1)
+        return _on_every_core(config, out.transpose(1, 0, 2))
     heads = out.reshape(config.bs, config.d_head, config.q_head, config.s_active)
     return np.ascontiguousarray(heads.transpose(0, 2, 1, 3))
 
 
 def arranged_keys(config: Config, k_active: Array) -> Array:
-    """k_active [d, B, 1, s] in its place: [d, B*s] in SBUF, [B, 1, d, s] in HBM."""
+    """k_active [d, B, 1, s] in its place: [LNC, d, B*s] in the SBUF of every core, [B, 1, d, s] in HBM."""
     if config.k_out_in_sb:
-        return np.ascontiguousarray(k_active).reshape(config.d_head, -1)
+        return _on_every_core(config, k_active)
     return np.ascontiguousarray(k_active.transpose(1, 2, 0, 3))
+
+
+def _on_every_core(config: Config, tile: Array) -> Array:
+    return np.stack([tile.reshape(config.d_head, -1)] * config.lnc)
 
 
 class DebugTensors:

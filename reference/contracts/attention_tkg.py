@@ -16,7 +16,7 @@ sheet of this kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -166,8 +166,8 @@ def tensors(config: Config) -> dict[str, Tensor]:
     return found
 
 
-def results(config: Config) -> dict[str, Tensor]:
-    """The results of a call by the name they have in the model."""
+def written(config: Config) -> dict[str, Tensor]:
+    """The tensors that a call writes, as the caller passes them; those in SBUF are passed on every core."""
     c = config
     hbm, sbuf = (c.bs, c.q_head, c.d_head, c.s_active), (c.d_head, c.bs * c.columns_per_batch)
     found = {"out": _placed(c.out_in_sb, sbuf, hbm, c.out_dtype)}
@@ -175,6 +175,14 @@ def results(config: Config) -> dict[str, Tensor]:
         hbm, sbuf = (c.bs, 1, c.d_head, c.s_active), (c.d_head, c.bs * c.s_active)
         found["k_out"] = _placed(c.k_out_in_sb, sbuf, hbm, c.dtype)
     return found | (_debug_tensors(c) if c.debug else {})
+
+
+def results(config: Config) -> dict[str, Tensor]:
+    """The results of a call as the model gives them: what stays in SBUF stacked, one copy per core."""
+    return {
+        name: replace(tensor, shape=(config.lnc, *tensor.shape)) if tensor.memory == "sbuf" else tensor
+        for name, tensor in written(config).items()
+    }
 
 
 def _placed(in_sb: bool, sbuf: tuple[int, ...], hbm: tuple[int, ...], dtype: str) -> Tensor:
@@ -269,9 +277,9 @@ _ARGUMENTS = (
 
 _RESULTS = (
     Result("out", "hbm", "[B, H, d, s]", "dtype of out", "not out_in_sb"),
-    Result("out", "sbuf", "[d, B*G], the same on every core", "dtype of out", "out_in_sb"),
+    Result("out", "sbuf", "[d, B*G], the same on every core; stacked [LNC, d, B*G]", "dtype of out", "out_in_sb"),
     Result("k_out", "hbm", "[B, 1, d, s]", "io", "k_out, not k_out_in_sb"),
-    Result("k_out", "sbuf", "[d, B*s], the same on every core", "io", "k_out, k_out_in_sb"),
+    Result("k_out", "sbuf", "[d, B*s], the same on every core; stacked [LNC, d, B*s]", "io", "k_out, k_out_in_sb"),
     Result(
         "dbg_qk", "hbm", "[128, n_seq, T/128, n_bat, Bc*G], key tile f*64 + t; -inf where dropped", "float32",
         "debug",
@@ -738,7 +746,7 @@ class Call:
 
     def misshapen(self) -> str:
         """The first tensor of another shape or dtype than the config says, in words; '' for none."""
-        for name, wanted in (tensors(self.config) | results(self.config)).items():
+        for name, wanted in (tensors(self.config) | written(self.config)).items():
             tensor = self.tensors.get(name)
             if tensor is None:
                 continue
@@ -761,7 +769,7 @@ def _missing(call: Call) -> list[str]:
 
 
 def _unused(call: Call) -> list[str]:
-    return sorted(call.given - set(tensors(call.config)) - set(results(call.config)))
+    return sorted(call.given - set(tensors(call.config)) - set(written(call.config)))
 
 
 def _largest_id(call: Call) -> int:
@@ -807,7 +815,7 @@ def call_refusal(config: Config, given: Mapping[str, Any]) -> Refusal | None:
     """The first rule, about the Config or about the tensors beside it, that a call violates.
 
     `given` holds tensors by argument name,
-    and by the names of `results` for those that are written; None counts as
+    and by the names of `written` for those that are written; None counts as
     not given. Values are looked at where a tensor is a NumPy array.
     """
     return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given))

@@ -115,8 +115,8 @@ def test_placement_of_results_changes_no_bit() -> None:
     placed = changed(config, out_in_sb=True, k_out_in_sb=True)
     in_sbuf = model(placed, inputs)
     shape = (config.d_head, config.bs, config.q_head, config.s_active)
-    assert (bits(in_sbuf["out"].reshape(shape).transpose(1, 2, 0, 3)) == bits(in_hbm["out"])).all()
-    keys = in_sbuf["k_out"].reshape(config.d_head, config.bs, config.s_active).transpose(1, 0, 2)
+    assert (bits(in_sbuf["out"][0].reshape(shape).transpose(1, 2, 0, 3)) == bits(in_hbm["out"])).all()
+    keys = in_sbuf["k_out"][1].reshape(config.d_head, config.bs, config.s_active).transpose(1, 0, 2)
     assert (bits(keys) == bits(in_hbm["k_out"][:, 0])).all()
 
 
