@@ -246,6 +246,30 @@ def test_estimates_of_this_machine_keep_well_within_their_bounds(name: str) -> N
             assert abs(real - value) <= function.bound * scale / 2, (point, value)
 
 
+def near_multiples_of_half_pi(largest: float) -> Array:
+    """float32 numbers below `largest` that lie extremely close to a multiple of pi/2."""
+    x = (np.arange(1, largest * 2 / np.pi) * (np.pi / 2)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        closeness = np.minimum(np.abs(np.sin(x.astype(np.float64))), np.abs(np.cos(x.astype(np.float64))))
+    hardest = x[np.argsort(closeness)[:200]]
+    with mpmath.workprec(200):
+        assert all(abs(mpmath.sin(2 * mpmath.mpf(float(h)))) < 2.0**-16 for h in hardest), "not that close"
+    return hardest
+
+
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+@pytest.mark.parametrize("company", [1.0, 2.0**19 + 1, 3e38])
+def test_reduction_is_exact_next_to_multiples_of_half_pi(name: str, company: float) -> None:
+    """The largest argument of a block decides which of the two reductions all of them take."""
+    x = near_multiples_of_half_pi(2.0**19)
+    # 16367173 * 2^72, the float32 nearest of all to a multiple of pi/2, takes part in the general reduction.
+    x = np.append(x, f32(company, 16367173 * 2.0**72) if company > 2.0**20 else f32(company))
+    estimate = FUNCTIONS[name].estimate(np.concatenate([x, -x]).astype(np.float64))
+    for point, value in zip(np.concatenate([x, -x]).tolist(), estimate.tolist(), strict=True):
+        real = FORMULAS[name](WITNESS.m, WITNESS.m.mpf(point))
+        assert abs(real - value) <= abs(real) * 2.0**-48, point
+
+
 SCRIPT = """
 import hashlib, numpy as np
 from conformance.audit_elementary import random_inputs
