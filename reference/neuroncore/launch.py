@@ -287,7 +287,6 @@ def _run(
     try:
         with np.errstate(all="ignore"):
             values = scheduler.run([body(call) for _, call in workers], enter)
-        scheduler.check_idle()
     except Exception as error:
         raise _explained(error, scheduler) from error.__cause__
     finally:

@@ -1,7 +1,8 @@
 """The memories of a core as byte arrays, and the regions of them that tensors occupy.
 
-SBUF and PSUM have their true size: an address is a byte offset inside each partition. HBM tensors are linear byte
-arrays of their own; an input shares its bytes with the caller's array, so that in-place updates show there.
+SBUF and PSUM have their true size: an address is a byte offset inside each partition. HBM tensors are linear
+byte arrays of their own; an input shares its bytes with the caller's array, so that in-place updates show
+there.
 
 What is not modelled: the layout of HBM (no two HBM tensors are ever adjacent), ECC, and timing.
 """
@@ -21,8 +22,8 @@ from .errors import MachineError
 from .generation import Generation
 from .region import MemoryRegion
 
-#: Physical bytes between partitions exceed the architectural ones by this much. Not addressable; without it all
-#: 128 partitions of a tile fall into a few cache sets of the host, since 224 KiB is a multiple of 32 KiB.
+#: Physical bytes between partitions exceed the architectural ones by this much. Not addressable; without it
+#: all 128 partitions of a tile fall into a few cache sets of the host, since 224 KiB is a multiple of 32 KiB.
 _HOST_PAD = 192
 
 #: Byte arrays of finished launches by size, at most `_POOLED` of each: enough for two launches on two cores.
@@ -31,6 +32,9 @@ _POOLED = 4
 
 #: Automatic allocations start on multiples of this many bytes.
 _ALIGNMENT = 32
+
+#: nl.tile_size.psum_min_align.
+_PSUM_ALIGNMENT = 4
 
 
 @dataclass(eq=False)
@@ -45,8 +49,8 @@ class Memory:
 
     @classmethod
     def on_chip(cls, region: MemoryRegion, partitions: int, row_bytes: int) -> Memory:
-        """SBUF or PSUM. Its bytes are arbitrary, perhaps those of an earlier launch: what nothing has written may
-        not be read, or holds the sentinels that `Core.allocate` fills in."""
+        """SBUF or PSUM. Its bytes are arbitrary, perhaps those of an earlier launch: what nothing has
+        written may not be read, or holds the sentinels that `Core.allocate` fills in."""
         pitch = row_bytes + _HOST_PAD
         return cls(region, partitions, row_bytes, pitch, _bytes(partitions * pitch))
 
@@ -102,10 +106,9 @@ class Storage:
 
     def live_peers(self) -> Iterator[Storage]:
         """Other live storages that share at least one byte with this one (explicit addresses)."""
-        for ref in self.peers:
-            peer = ref()
-            if peer is not None:
-                yield peer
+        pairs = [(ref, ref()) for ref in self.peers]
+        self.peers = [ref for ref, peer in pairs if peer is not None]
+        yield from (peer for _, peer in pairs if peer is not None)
 
     def overlaps(self, other: Storage) -> bool:
         """Whether the two rectangles share a byte."""
@@ -120,10 +123,10 @@ class Storage:
 class Allocator:
     """Places tensors in SBUF or PSUM of one core.
 
-    Automatic placement is first fit over byte columns (a tensor owns its bytes in all partitions), and ends with
-    the last reference to the tensor or to a view of it: that is the liveness a compiler would at least grant.
-    Explicit placement (`address=`) may land anywhere inside the memory; where it shares bytes with another live
-    tensor both learn of each other, and reading what the other overwrote is refused.
+    Automatic placement is first fit over byte columns (a tensor owns its bytes in all partitions), and ends
+    with the last reference to the tensor or to a view of it: that is the liveness a compiler would at least
+    grant. Explicit placement (`address=`) may land anywhere inside the memory; where it shares bytes with
+    another live tensor both learn of each other, and reading what the other overwrote is refused.
     """
 
     def __init__(self, memory: Memory, usable: int, bank_bytes: int | None = None) -> None:
@@ -168,11 +171,17 @@ class Allocator:
 
     def _check_address(self, parts: int, row_bytes: int, part0: int, byte0: int, name: str) -> None:
         where = f"'{name}' at address=({part0}, {byte0})"
-        if part0 < 0 or part0 + parts > max(self.memory.partitions, parts) or byte0 < 0:
+        if part0 < 0 or part0 + parts > self.memory.partitions or byte0 < 0:
             raise MachineError(
                 "memory.address",
                 f"{where} with {parts} partitions leaves the {self.memory.partitions} partitions",
                 remedy="choose partition + shape[0] <= 128 and byte >= 0",
+            )
+        if self.bank_bytes is not None and byte0 % _PSUM_ALIGNMENT:
+            raise MachineError(
+                "memory.alignment",
+                f"{where}: PSUM addresses are multiples of {_PSUM_ALIGNMENT} bytes",
+                remedy="start on a bank boundary, 2048 bytes times the bank",
             )
         if byte0 + row_bytes > self.usable:
             raise MachineError(

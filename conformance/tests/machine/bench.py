@@ -57,7 +57,9 @@ def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> MachineE
 
 def tile(source: Any, dtype: Any = None, buffer: Any = None, shape: Any = None) -> Any:
     """Inside a kernel: an SBUF tile with the content of an HBM tensor of the same dtype."""
-    result = nl.ndarray(source.shape if shape is None else shape, source.dtype if dtype is None else dtype, nl.sbuf)
+    result = nl.ndarray(
+        source.shape if shape is None else shape, source.dtype if dtype is None else dtype, nl.sbuf
+    )
     nisa.dma_copy(result, source)
     return result
 

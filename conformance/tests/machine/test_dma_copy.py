@@ -1,5 +1,5 @@
-"""Claim: dma_copy moves bits between equal dtypes, rounds once through fp32 between others, reaches any partition, and
-gathers, scatters and skips row by row."""
+"""Claim: dma_copy moves bits between equal dtypes, rounds once through fp32 between others, reaches any
+partition, and gathers, scatters and skips row by row."""
 
 from __future__ import annotations
 
@@ -18,8 +18,29 @@ import nki.language as nl  # isort: skip
 
 FLOATS = ["float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2", "float8_e4m3fn"]
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32"]
-SPECIAL = [0.0, -0.0, 1.0, 1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -2.5, 0.5, 1.5, 240.0, 247.9, 300.0, 70000.0, 3.4e38,
-           2.0**-9, 2.0**-24, 2.0**-133, -200.0, 127.6, np.inf, -np.inf, np.nan]
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    1.0 + 2.0**-8,
+    1.0 + 3 * 2.0**-8,
+    -2.5,
+    0.5,
+    1.5,
+    240.0,
+    247.9,
+    300.0,
+    70000.0,
+    3.4e38,
+    2.0**-9,
+    2.0**-24,
+    2.0**-133,
+    -200.0,
+    127.6,
+    np.inf,
+    -np.inf,
+    np.nan,
+]
 
 
 def storage(name: str) -> Any:
@@ -204,7 +225,9 @@ def test_gather_rows(dtype: Any) -> None:
 def test_gather_with_a_pattern_inside_each_row() -> None:
     def kernel(v: Any, i: Any) -> Any:
         x = nl.ndarray((2, 2, 3), nl.int32)
-        view = v.reshape((10, 3)).ap([[1, 2], [3, 2], [1, 3]], offset=0, vector_offset=tile(i), indirect_dim=0)
+        view = v.reshape((10, 3)).ap(
+            [[1, 2], [3, 2], [1, 3]], offset=0, vector_offset=tile(i), indirect_dim=0
+        )
         nisa.dma_copy(x, view)
         return out(x)
 

@@ -1,5 +1,5 @@
-"""Claim: dma_transpose moves bits through the three documented permutations, gathers rows first where asked, and leaves
-rows outside untouched."""
+"""Claim: dma_transpose moves bits through the three documented permutations, gathers rows first where asked,
+and leaves rows outside untouched."""
 
 from __future__ import annotations
 
@@ -57,8 +57,14 @@ def test_shape_and_dtype_must_be_the_permuted_ones() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "legal"),
-    [((16, 64), np.float16, True), ((16, 64), np.float32, False), ((32, 64), np.float16, False),
-     ((16, 129), np.float16, False), ((4, 1, 8, 64), np.float16, True), ((4, 1, 2, 64), np.float16, False)],
+    [
+        ((16, 64), np.float16, True),
+        ((16, 64), np.float32, False),
+        ((32, 64), np.float16, False),
+        ((16, 129), np.float16, False),
+        ((4, 1, 8, 64), np.float16, True),
+        ((4, 1, 2, 64), np.float16, False),
+    ],
 )
 def test_limits_of_hardware_descriptors(shape: tuple[int, ...], dtype: Any, legal: bool) -> None:
     a = np.zeros(shape, dtype)
@@ -151,7 +157,9 @@ def test_limits_of_gathered_rows(rows: int, shape: tuple[int, int], text: str | 
 def test_gathered_rows_have_two_byte_elements_and_need_gen3() -> None:
     v, i = np.zeros((32, 4), np.float32), index(range(16), (16, 1))
     assert "2-byte dtype" in str(refusal(lambda v, i: gathered(v, i, 16), v, i))
-    assert "NeuronCore-v3" in str(refusal(lambda v, i: gathered(v, i, 16), table(32, 4), i, generation="gen2"))
+    assert "NeuronCore-v3" in str(
+        refusal(lambda v, i: gathered(v, i, 16), table(32, 4), i, generation="gen2")
+    )
 
 
 def test_scalar_offset_with_skip() -> None:

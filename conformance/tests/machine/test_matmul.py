@@ -1,6 +1,8 @@
-"""Claim: nc_matmul leaves in PSUM the exact sum of its products, rounded once, added where the kernel means it.
+"""Claim: nc_matmul leaves in PSUM the exact sum of its products, rounded once, added where the kernel means
+it.
 
-Expected values come from fractions. To repeat one case: pytest -k "<test name>" conformance/tests/machine/test_matmul.py
+Expected values come from fractions. To repeat one case: pytest -k "<test name>"
+conformance/tests/machine/test_matmul.py
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def exact(a: NDArray[Any], b: NDArray[Any], start: Any = None) -> NDArray[np.flo
     """[M, N]: sum over K of a[k, m] * b[k, n], rounded once; with `start` added in a second fp32 rounding."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     sums = np.array(
-        [[nearest_float32(dot(a[:, m], b[:, n])) for n in range(b.shape[1])] for m in range(a.shape[1])], np.float32
+        [[nearest_float32(dot(a[:, m], b[:, n])) for n in range(b.shape[1])] for m in range(a.shape[1])],
+        np.float32,
     )
     return sums if start is None else np.float32(start) + sums
 
@@ -171,7 +174,8 @@ def test_double_row_needs_pairs() -> None:
 
 
 def twice(accumulate: tuple[Any, Any], between: Any = None, generation: str = "gen3") -> Any:
-    """Two matmuls of ones into one tile: what each is told about accumulation, and what happens in between."""
+    """Two matmuls of ones into one tile: what each is told about accumulation, and what happens in
+    between."""
 
     def kernel(a: Any) -> Any:
         x = tile(a)
@@ -375,8 +379,15 @@ def test_operands_and_result_live_where_the_engine_reaches() -> None:
 
 @pytest.mark.parametrize(
     ("position", "size", "legal"),
-    [((0, 0), (32, 128), True), ((32, 0), (32, 128), True), ((0, 32), (128, 32), True), ((16, 0), (32, 128), False),
-     ((0, 0), (16, 128), False), ((), (32, 128), False), ((128, 0), (32, 128), False)],
+    [
+        ((0, 0), (32, 128), True),
+        ((32, 0), (32, 128), True),
+        ((0, 32), (128, 32), True),
+        ((16, 0), (32, 128), False),
+        ((0, 0), (16, 128), False),
+        ((), (32, 128), False),
+        ((128, 0), (32, 128), False),
+    ],
 )
 def test_tiles_of_the_array(position: Any, size: Any, legal: bool) -> None:
     a = values((8, 4), "bfloat16")
@@ -395,7 +406,9 @@ def test_tiles_of_the_array(position: Any, size: Any, legal: bool) -> None:
 
 def test_a_tile_limits_rows_and_columns() -> None:
     a = values((64, 4), "bfloat16")
-    assert "exceeds pmax=32" in str(refusal(lambda a, b: once(a, b, tile_position=(0, 0), tile_size=(32, 128)), a, a))
+    assert "exceeds pmax=32" in str(
+        refusal(lambda a, b: once(a, b, tile_position=(0, 0), tile_size=(32, 128)), a, a)
+    )
 
 
 def test_column_tiles_land_in_the_partitions_of_dst() -> None:
@@ -406,7 +419,11 @@ def test_column_tiles_land_in_the_partitions_of_dst() -> None:
         result = nl.ndarray((128, 5), nl.float32, nl.psum)
         for column in range(4):
             nisa.nc_matmul(
-                result[32 * column : 32 * column + 8], x, y, tile_position=(0, 32 * column), tile_size=(128, 32)
+                result[32 * column : 32 * column + 8],
+                x,
+                y,
+                tile_position=(0, 32 * column),
+                tile_size=(128, 32),
             )
         return out(result[96:104])
 

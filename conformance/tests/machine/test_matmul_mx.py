@@ -1,5 +1,5 @@
-"""Claim: nc_matmul_mx sums scaled products of packed elements exactly, taking scales from the rows that the layout
-names and from no others."""
+"""Claim: nc_matmul_mx sums scaled products of packed elements exactly, taking scales from the rows that the
+layout names and from no others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def expected(a: Any, a_type: str, a_scale: Any, b: Any, b_type: str, b_scale: An
         [
             nearest_float32(
                 sum(
-                    (Fraction(x) * Fraction(y) for x, y in zip(left[..., m].flat, right[..., n].flat, strict=True)),
+                    (
+                        Fraction(x) * Fraction(y)
+                        for x, y in zip(left[..., m].flat, right[..., n].flat, strict=True)
+                    ),
                     Fraction(0),
                 )
             )
@@ -51,7 +54,9 @@ def expected(a: Any, a_type: str, a_scale: Any, b: Any, b_type: str, b_scale: An
     return np.array(rows, np.float32)
 
 
-def multiply(a: Any, b: Any, a_scale: Any, b_scale: Any, a_type: str, b_type: str, dst: str = "float32") -> Any:
+def multiply(
+    a: Any, b: Any, a_scale: Any, b_scale: Any, a_type: str, b_type: str, dst: str = "float32"
+) -> Any:
     """Packed operands and scale tiles arrive as plain integers and are viewed as what they hold."""
     x, y = tile(a).view(a_type), tile(b).view(b_type)
     result = nl.ndarray((x.shape[1], y.shape[1]), dst, nl.psum)
@@ -71,7 +76,9 @@ def packed(shape: tuple[int, int], dtype: str, seed: int) -> NDArray[Any]:
     rng = np.random.default_rng(seed)
     if dtype == "float4_e2m1fn_x4":
         return rng.integers(0, 1 << 16, shape, np.uint16)
-    codes = rng.integers(0, 120, (*shape, 4), np.uint8) | rng.choice(np.array([0, 128], np.uint8), (*shape, 4))
+    codes = rng.integers(0, 120, (*shape, 4), np.uint8) | rng.choice(
+        np.array([0, 128], np.uint8), (*shape, 4)
+    )
     return codes.view(np.uint32)[..., 0]
 
 
@@ -85,8 +92,12 @@ def test_ones_with_neutral_and_doubled_scales() -> None:
 
 @pytest.mark.parametrize(
     ("a_type", "b_type"),
-    [("float8_e4m3fn_x4", "float8_e4m3fn_x4"), ("float8_e5m2_x4", "float8_e4m3fn_x4"),
-     ("float4_e2m1fn_x4", "float8_e5m2_x4"), ("float4_e2m1fn_x4", "float4_e2m1fn_x4")],
+    [
+        ("float8_e4m3fn_x4", "float8_e4m3fn_x4"),
+        ("float8_e5m2_x4", "float8_e4m3fn_x4"),
+        ("float4_e2m1fn_x4", "float8_e5m2_x4"),
+        ("float4_e2m1fn_x4", "float4_e2m1fn_x4"),
+    ],
 )
 @pytest.mark.parametrize("partitions", [32, 96])
 def test_products_are_exact_with_scales_by_group(a_type: str, b_type: str, partitions: int) -> None:

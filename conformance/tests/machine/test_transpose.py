@@ -13,7 +13,8 @@ from conformance.tests.machine.bench import bits, out, refusal, run, tile
 import nki.isa as nisa  # isort: skip
 import nki.language as nl  # isort: skip
 
-#: Every code of the one-byte types appears, every class of the others: NaN payloads, infinities, -0, subnormals.
+#: Every code of the one-byte types appears, every class of the others: NaN payloads, infinities, -0,
+#: subnormals.
 TYPES = ["float32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2", "int32", "uint16", "int8", "uint8"]
 
 

@@ -35,8 +35,14 @@ def counting(*shape: int, dtype: Any = np.int32) -> Any:
 
 @pytest.mark.parametrize(
     ("key", "shape"),
-    [((0, 0, 10), (1, 1)), ((slice(None), 0), (64, 64)), ((slice(None), 0, 10), (64, 1)), ((0,), (1, 64, 64)),
-     ((slice(3, 9), slice(2, 64, 5), -1), (6, 13)), ((Ellipsis, 5), (64, 64))],
+    [
+        ((0, 0, 10), (1, 1)),
+        ((slice(None), 0), (64, 64)),
+        ((slice(None), 0, 10), (64, 1)),
+        ((0,), (1, 64, 64)),
+        ((slice(3, 9), slice(2, 64, 5), -1), (6, 13)),
+        ((Ellipsis, 5), (64, 64)),
+    ],
 )
 def test_on_chip_indexing_keeps_partitions_and_two_axes(key: Any, shape: tuple[int, ...]) -> None:
     a = counting(64, 64, 64)
@@ -393,7 +399,9 @@ def test_indirect_positions_stay_inside_a_partition() -> None:
         nisa.tensor_copy(result, tile(a).indirect(tile(i)))
         return out(result)
 
-    assert refusal(kernel, counting(16, 4), np.full((16, 1), 4, np.uint32), generation="gen4").rule == "bounds"
+    assert (
+        refusal(kernel, counting(16, 4), np.full((16, 1), 4, np.uint32), generation="gen4").rule == "bounds"
+    )
 
 
 def test_matmul_operands_are_gathered_by_groups_of_32() -> None:
