@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from reference.numerics.elementary import FUNCTIONS
+
 from .core import Core
 from .errors import MachineError
 
@@ -113,7 +115,7 @@ def operator_of(core: Core, op: Any, operand: str = "op") -> Operator:
     name = operator_name(op)
     known = OPERATORS.get(name)
     if known is None:
-        remedy = _INSTEAD.get(name, f"use one of {', '.join(OPERATORS)}")
+        remedy = _INSTEAD.get(name) or _where_to(name)
         raise MachineError("operator.unknown", f"'{name}' is no ALU operator", operand=operand, remedy=remedy)
     if core.generation.level < known.since:
         raise MachineError(
@@ -124,6 +126,12 @@ def operator_of(core: Core, op: Any, operand: str = "op") -> Operator:
             remedy="set NEURON_PLATFORM_TARGET_OVERRIDE, or take another operator",
         )
     return known
+
+
+def _where_to(name: str) -> str:
+    if name in FUNCTIONS:
+        return "it is a function of the scalar engine: use nisa.activation"
+    return f"use one of {', '.join(f'nl.{known}' for known in OPERATORS)}"
 
 
 def arithmetic(core: Core, op: Any, operand: str = "op", *, unary: bool = True) -> Operator:

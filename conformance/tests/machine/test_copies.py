@@ -1,4 +1,5 @@
-"""Claim: copies keep bits where dtypes agree and round once where they differ, on every engine and access pattern.
+"""Claim: copies keep bits where dtypes agree and round once where they differ, on every engine and access
+pattern.
 
 Reproduce a failure with the dtype pair in the test id; `tiles.numbers` gives the same values each time.
 """
@@ -32,7 +33,10 @@ def copied(source: Any, dtype: str, **options: Any) -> Any:
     engine = options.pop("engine", nisa.engine.unknown)
     array = source[0] if isinstance(source, tuple) else source
     return execute(
-        lambda t: nisa.tensor_copy(t.dst, t.src, engine=engine), {"src": source}, {"dst": (array.shape, dtype)}, **options
+        lambda t: nisa.tensor_copy(t.dst, t.src, engine=engine),
+        {"src": source},
+        {"dst": (array.shape, dtype)},
+        **options,
     )["dst"]
 
 
@@ -73,12 +77,15 @@ def test_psum_is_in_reach_of_vector_and_scalar_but_not_of_gpsimd() -> None:
     source = numbers("float32", (16, 8))
     for engine in (nisa.engine.vector, nisa.engine.scalar):
         assert_same(copied(source, "float32", engine=engine, psum=("dst",)), source)
-    assert refused(
-        lambda t: nisa.tensor_copy(t.dst, t.src, engine=nisa.engine.gpsimd),
-        {"src": source},
-        {"dst": ((16, 8), "float32")},
-        psum=("src",),
-    ).rule == "operand.memory"
+    assert (
+        refused(
+            lambda t: nisa.tensor_copy(t.dst, t.src, engine=nisa.engine.gpsimd),
+            {"src": source},
+            {"dst": ((16, 8), "float32")},
+            psum=("src",),
+        ).rule
+        == "operand.memory"
+    )
 
 
 def test_scalar_engine_copies_from_gen3_on() -> None:
@@ -124,13 +131,12 @@ def test_any_view_can_be_source_and_destination() -> None:
 
 def test_ranks_may_differ_where_counts_agree() -> None:
     source = numbers("bfloat16", (8, 24))
-    got = execute(
-        lambda t: nisa.tensor_copy(t.dst, t.src), {"src": source}, {"dst": ((8, 2, 3, 4), "bfloat16")}
-    )["dst"]
+    got = execute(lambda t: nisa.tensor_copy(t.dst, t.src), {"src": source}, {"dst": ((8, 2, 3, 4), "bfloat16")})["dst"]
     assert_same(got, source.reshape(8, 2, 3, 4))
-    assert refused(
-        lambda t: nisa.tensor_copy(t.dst, t.src), {"src": source}, {"dst": ((8, 23), "bfloat16")}
-    ).rule == "operand.shape"
+    assert (
+        refused(lambda t: nisa.tensor_copy(t.dst, t.src), {"src": source}, {"dst": ((8, 23), "bfloat16")}).rule
+        == "operand.shape"
+    )
 
 
 def test_overlapping_source_and_destination_are_read_before_they_are_written() -> None:
@@ -145,7 +151,9 @@ def test_overlapping_source_and_destination_are_read_before_they_are_written() -
 def test_the_last_element_stays_where_destinations_share_an_address(dtype: str) -> None:
     source = np.arange(4 * 6, dtype=np.float32).reshape(4, 6)
     got = execute(
-        lambda t: nisa.tensor_copy(t.dst.ap([[1, 4], [0, 6]]), t.src), {"src": source}, {"dst": ((4, 1), dtype)}
+        lambda t: nisa.tensor_copy(t.dst.ap([[1, 4], [0, 6]]), t.src),
+        {"src": source},
+        {"dst": ((4, 1), dtype)},
     )["dst"]
     assert_same(got, stored(source[:, 5:], dtype))
 

@@ -1,7 +1,8 @@
-"""Run instructions on tiles: arrays become SBUF or PSUM tiles, a program issues instructions, tiles come back.
+"""Run instructions on tiles: arrays become SBUF or PSUM tiles, a program issues instructions, tiles come
+back.
 
-Beside it the witnesses of the instruction tests: test data with every class of values, and the rounding of fp32 to
-each dtype by NumPy and ml_dtypes, which the machine's own `cast` is not asked for.
+Beside it the witnesses of the instruction tests: test data with every class of values, and the rounding of
+fp32 to each dtype by NumPy and ml_dtypes, which the machine's own `cast` is not asked for.
 """
 
 from __future__ import annotations
@@ -40,7 +41,17 @@ _HOST = {
 
 SPECIAL = np.array(
     [0.0, -0.0, 1, -1, 0.5, 1.5, 2.5, -2.5, 3, 127.5, 240, 247.99, 248, 256, 448, 464, 464.01, 65504, 65520]
-    + [2.0**-149, -(2.0**-149), 2.0**-126, 1.5 * 2.0**-127, 2.0**-24, 2.0**-25, 2.0**-9, 2.0**-10, 1 + 2.0**-8]
+    + [
+        2.0**-149,
+        -(2.0**-149),
+        2.0**-126,
+        1.5 * 2.0**-127,
+        2.0**-24,
+        2.0**-25,
+        2.0**-9,
+        2.0**-10,
+        1 + 2.0**-8,
+    ]
     + [1 + 3 * 2.0**-8, 2.0**24, 2.0**24 + 2, 2147483647, 4294967295, 3e9, -3e9, np.inf, -np.inf, np.nan]
     + [float(np.finfo(np.float32).max), float(np.finfo(np.float32).min), 1e30, -1e-30, np.pi, 88.7, -87.4],
     np.float32,
@@ -53,7 +64,8 @@ def host(dtype: str) -> np.dtype[Any]:
 
 
 def numbers(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
-    """Values of every class of a dtype (NaN, infinities, zeros, subnormals, ties, limits) among random ones."""
+    """Values of every class of a dtype (NaN, infinities, zeros, subnormals, ties, limits) among random
+    ones."""
     rng = np.random.default_rng([seed, *map(ord, dtype)])
     count = int(np.prod(shape))
     kind = host(dtype)
@@ -63,7 +75,9 @@ def numbers(dtype: str, shape: tuple[int, ...], seed: int = 0) -> Array:
         return np.resize(np.arange(256, dtype=np.uint8), count).reshape(shape).view(kind)
     if dtype in INTEGERS:
         limits = np.iinfo(kind)
-        values = rng.integers(limits.min, limits.max, count, dtype=np.int64, endpoint=True) >> rng.integers(0, 31, count)
+        values = rng.integers(limits.min, limits.max, count, dtype=np.int64, endpoint=True) >> rng.integers(
+            0, 31, count
+        )
         values[:6] = np.resize([0, 1, limits.max, limits.min, 3, 2**24 % limits.max], min(6, count))
         return values.astype(kind).reshape(shape)
     values = (rng.standard_normal(count) * 2.0 ** rng.integers(-30, 30, count)).astype(np.float32)
@@ -80,7 +94,8 @@ def floats(array: Array, dtype: str | None = None) -> Array:
 
 
 def stored(values: Array, dtype: str) -> Array:
-    """fp32 `values` rounded once to a dtype, by NumPy and ml_dtypes: to nearest even; integers saturate, NaN is 0."""
+    """fp32 `values` rounded once to a dtype, by NumPy and ml_dtypes: to nearest even; integers saturate, NaN
+    is 0."""
     values = np.asarray(values, np.float32)
     with np.errstate(all="ignore"):
         if dtype == "bool_":
