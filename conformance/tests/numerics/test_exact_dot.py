@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from conformance.tests.numerics.fractions_reference import bits, dot, nearest_float32
 from reference.numerics import exact_dot as exact_dot_module
 from reference.numerics.exact_dot import exact_dot, exact_dot_passes
+from reference.numerics.operand import Columns, Operand, set_bit_span, widen
 
 Array = NDArray[Any]
 
@@ -80,7 +81,11 @@ def test_operands_may_differ_in_format(left: np.dtype[Any], right: np.dtype[Any]
 
 
 def codes(dtype: np.dtype[Any]) -> st.SearchStrategy[int]:
-    return st.integers(0, 2 ** (8 * dtype.itemsize) - 1)
+    """Bit patterns of all kinds, and often enough the few that are special."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    with np.errstate(invalid="ignore"):
+        special = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1.0, -1.0], np.float32).astype(dtype)
+    return st.one_of(st.integers(0, 2 ** (8 * dtype.itemsize) - 1), st.sampled_from(special.view(unsigned).tolist()))
 
 
 @st.composite
@@ -210,7 +215,15 @@ def _ties(rng: np.random.Generator) -> tuple[Array, Array]:
     return tuple((1 + rng.random((128, n))).astype(np.float32).astype(BF16) for n in (12, 20))  # type: ignore
 
 
-@pytest.mark.parametrize("build", [_orthogonal, _nearly_orthogonal, _one_loud_column, _ties])
+def _integers(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Small integers: exact zeros that exponents alone prove."""
+    return tuple(rng.integers(-2, 3, (20, n)).astype(np.float32).astype(BF16) for n in (12, 20))  # type: ignore
+
+
+BUILDS = [_orthogonal, _nearly_orthogonal, _one_loud_column, _ties, _integers]
+
+
+@pytest.mark.parametrize("build", BUILDS)
 def test_every_certificate_hands_on_what_it_cannot_settle(build: Callable[..., tuple[Array, Array]]):
     a, b = build(np.random.default_rng(11))
     assert bits(exact_dot(a, b)) == bits(by_fractions(a, b))
@@ -227,6 +240,89 @@ def test_naive_float64_product_has_wrong_bits_somewhere():
     a, b = _nearly_orthogonal(np.random.default_rng(11))
     naive = (a.T.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)
     assert bits(naive) != bits(by_fractions(a, b))
+
+
+# --- certificates -----------------------------------------------------------------------------------------
+
+
+def _lowest_bit(x: float) -> int:
+    """Exponent of the lowest set bit of a nonzero number."""
+    numerator, denominator = x.as_integer_ratio()
+    return (numerator & -numerator).bit_length() - denominator.bit_length()
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_operands())
+def test_span_covers_every_set_bit(operands: tuple[Array, Array]):
+    for x in operands:
+        if not np.isfinite(x.astype(np.float32)).all():
+            continue
+        coarse, sharp = Columns.of(x[None]).span[0], set_bit_span(widen(x))
+        for column in range(x.shape[1]):
+            values = [float(v) for v in x[:, column].astype(np.float32) if v != 0]
+            if values:
+                top = max(math.frexp(v)[1] for v in values)
+                assert sharp[column] == top - min(map(_lowest_bit, values)) <= coarse[column]
+
+
+@pytest.mark.parametrize("dtype", [BF16, np.dtype(np.float32)], ids=str)
+@pytest.mark.parametrize("depth", [30, 33, 34, 35, 36, 37, 38])
+def test_exponents_prove_53_bits_and_not_one_more(dtype: np.dtype[Any], depth: int):
+    """Three largest products and one that is 2^depth below, all with 8 set bits: 18 + depth bits in all."""
+    full, odd = 2 - 2.0**-7, 1 + 2.0**-7
+    low = depth // 2
+    a = np.array([[full], [full], [full], [np.ldexp(odd, -low)]], np.float32)
+    b = np.array([[full], [full], [full], [np.ldexp(odd, low - depth)]], np.float32)
+    exact = [Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a[:, 0], b[:, 0], strict=True)]
+    assert sum(exact) / Fraction(2) ** (-depth - 14) > 2 ** (17 + depth)
+    operands = [Operand(widen(x), Columns.of(x)) for x in (a.astype(dtype)[None], b.astype(dtype)[None])]
+    proven = exact_dot_module._beyond_53_bits(*operands)
+    assert (proven is not None and len(proven[0]) == 0) == (18 + depth <= 53)
+
+
+@pytest.mark.parametrize("dtype", [BF16, np.dtype(np.float32)], ids=str)
+def test_sum_of_54_bits_next_to_a_tie(dtype: np.dtype[Any]):
+    """The two last products leave 2^-53 of each other, which float64 loses on the way."""
+    a = [2 - 2.0**-7, 2.0**-12, (1 + 2.0**-7) * 2.0**-19, -(1 + 2.0**-6) * 2.0**-19]
+    b = [2 - 2.0**-7, 2.0**-11, (1 + 2.0**-7) * 2.0**-20, 2.0**-20]
+    left, right = (np.array(side, np.float32).astype(dtype)[:, None] for side in (a, b))
+    tie = Fraction(a[0]) * Fraction(b[0]) + Fraction(2) ** -23
+    assert dot(a, b) == tie + Fraction(2) ** -53
+    assert float(sum(p * q for p, q in zip(a, b, strict=True))) == tie
+    assert exact_dot(left, right)[0, 0] == nearest_float32(dot(a, b)) > tie
+
+
+def _reversed_rows(x: Array, y: Array) -> Array:
+    return _plain_matmul(x[..., ::-1].copy(), y[..., ::-1, :].copy())
+
+
+def _negative_zeros(x: Array, y: Array) -> Array:
+    return -_plain_matmul(-x, y)
+
+
+def _by_halves(x: Array, y: Array) -> Array:
+    half = x.shape[-1] // 2
+    return _plain_matmul(x[..., :half], y[..., :half, :]) + _plain_matmul(x[..., half:], y[..., half:, :])
+
+
+def _chain_of_rows(x: Array, y: Array) -> Array:
+    total = np.zeros((*x.shape[:-1], y.shape[-1]))
+    for k in range(x.shape[-1]):
+        total += x[..., k, None] * y[..., None, k, :]
+    return total
+
+
+_plain_matmul = np.matmul
+
+
+@pytest.mark.parametrize("blas", [_reversed_rows, _negative_zeros, _by_halves, _chain_of_rows])
+@pytest.mark.parametrize("build", BUILDS)
+def test_bits_do_not_depend_on_the_blas(monkeypatch: pytest.MonkeyPatch, build: Any, blas: Any):
+    a, b = build(np.random.default_rng(12))
+    expected = exact_dot(a, b)
+    # Any of these is a legal float64 matmul.
+    monkeypatch.setattr(exact_dot_module.np, "matmul", blas)
+    assert bits(exact_dot(a, b)) == bits(expected)
 
 
 # --- seeds ------------------------------------------------------------------------------------------------

@@ -106,6 +106,13 @@ def test_few_total_is_the_rounded_exact_sum(terms: list[float], rounding: str):
     assert bits(got) == bits(nearest_float32(total(terms), rounding))
 
 
+def test_rests_that_cancel_leave_the_smallest_to_decide():
+    """2^-60 and -2^-60 swallow 2^-120 between them, which alone lifts the sum above a tie."""
+    terms = [1 + 2.0**-24, 2.0**-60, 2.0**-120, -(2.0**-60)]
+    assert sum(terms) == 1 + 2.0**-24
+    assert few_total([np.array([term]) for term in terms])[0] == np.float32(1 + 2.0**-23)
+
+
 @given(TERMS)
 def test_few_total_in_a_wide_register_keeps_28_bits(terms: list[float]):
     got = few_total([np.array([term]) for term in terms], "wide28")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import reduce as fold
 from itertools import product
 from typing import Any
@@ -19,6 +20,7 @@ from reference.numerics.alu import BINARY
 from reference.numerics.profile import CHAIN, DEFAULT, PARTS, NumericsProfile
 from reference.numerics.reduce import (
     REDUCTIONS,
+    _beyond_53_bits,
     accumulate,
     exact_reduce_add,
     reduce_add,
@@ -75,6 +77,26 @@ def test_adversarial_sum(case: str, rounding: str):
         # A long row of zeros changes the certificate and not the sum.
         padded = np.concatenate([sign * x, np.zeros(500, np.float32)])
         assert bits(exact_reduce_add(padded, rounding)) == bits(expected)
+
+
+@pytest.mark.parametrize("fraction", [1 - 2.0**-24, 1 - 2.0**-8], ids=["24 bits", "8 bits"])
+@pytest.mark.parametrize("depth", range(10, 50))
+def test_exponents_prove_53_bits_and_not_one_more(fraction: float, depth: int):
+    """Seven values next to 1 and one next to 2^-depth: 3 bits for the carries, depth, and the significand."""
+    row = np.full((1, 8), fraction, np.float32)
+    row[0, 5] = np.ldexp(fraction, -depth)
+    significand = Fraction(fraction).denominator.bit_length() - 1
+    assert total(row[0]) * Fraction(2) ** (depth + significand) > 2 ** (2 + depth + significand)
+    assert _beyond_53_bits(row)[0] == (3 + depth + significand > 53)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=6))
+def test_sums_called_exact_are_exact_in_any_order(values: list[float]):
+    row = np.array([values], np.float32)
+    if not _beyond_53_bits(row)[0]:
+        sums = {Fraction(float(np.cumsum(order, dtype=np.float64)[-1])) for order in (row[0], row[0][::-1])}
+        assert sums == {total(values)}
 
 
 def test_float64_sum_rounded_has_wrong_bits_here():
