@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.formats import format_of
-from reference.numerics.operand import zero_subnormals
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.numerics.subnormals import read_operand
 
 Array = NDArray[Any]
 
@@ -114,9 +114,7 @@ def quantize_mx(x: Any, fmt: object, profile: NumericsProfile = DEFAULT) -> tupl
         ValueError: another format or shape. (float4 has no quantisation instruction.)
     """
     row = format_of(fmt)
-    values = to_float32(x)
-    if profile.subnormals_alu in ("daz", "daz_ftz"):
-        values = zero_subnormals(values)
+    values = read_operand(to_float32(x), profile)
     if row.name not in ("float8_e4m3fn_x4", "float8_e5m2_x4"):
         raise ValueError(f"quantize_mx: no quantisation to {row.name}; e4m3fn_x4 and e5m2_x4 only")
     if values.ndim != 2 or values.shape[0] % GROUP_PARTITIONS or values.shape[1] % LANES:

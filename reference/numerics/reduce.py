@@ -4,6 +4,8 @@
 both ends of its error interval round alike or exponents prove the float64 sum exact, `exact_sum` gives the
 rest. The other candidates add in float32 in the order they name. Maxima and minima do not round; what they
 do with NaN and with zeros of both signs is V5.
+
+Not modelled: a chain that flushes its subnormal partial sums one by one (U6); operands and results are.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.numerics.exact_sum import UNIT, narrow, total_to_float32
-from reference.numerics.operand import zero_subnormals
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.numerics.subnormals import read_operand, write_result
 
 Array = NDArray[Any]
 Axes = int | tuple[int, ...]
@@ -36,40 +38,40 @@ def reduce_add(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, o
         axis: axis or axes to reduce.
         order: one of the candidates of V2; by default `profile.reduce_order`.
     """
-    return _result(sum_rows(_rows(x, axis, profile), order or profile.reduce_order), profile)
+    return write_result(sum_rows(_rows(x, axis, profile), order or profile.reduce_order), profile)
 
 
 def reduce_subtract(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None) -> Array:
     """First value minus all the others: `reduce_add` of (x0, -x1, -x2, ...)."""
     rows = _rows(x, axis, profile)
     signed = np.concatenate([rows[..., :1], -rows[..., 1:]], axis=-1)
-    return _result(sum_rows(signed, order or profile.reduce_order), profile)
+    return write_result(sum_rows(signed, order or profile.reduce_order), profile)
 
 
 def reduce_multiply(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1, *, order: str | None = None) -> Array:
     """Product of float32 values; every multiplication rounds, so 'exact' means the chain. Empty: 1."""
     rows = _rows(x, axis, profile)
-    return _result(_ordered(rows, order or profile.reduce_order, np.multiply, np.float32(1)), profile)
+    return write_result(_ordered(rows, order or profile.reduce_order, np.multiply, np.float32(1)), profile)
 
 
 def reduce_max(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Largest float32 value; the chain ((x0 max x1) max x2) ... under the rules of V5. Empty: -inf."""
-    return _result(_extremum(_rows(x, axis, profile), profile, np.maximum, -np.inf), profile)
+    return write_result(_extremum(_rows(x, axis, profile), profile, np.maximum, -np.inf), profile)
 
 
 def reduce_min(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Smallest float32 value; the chain ((x0 min x1) min x2) ... under the rules of V5. Empty: +inf."""
-    return _result(_extremum(_rows(x, axis, profile), profile, np.minimum, np.inf), profile)
+    return write_result(_extremum(_rows(x, axis, profile), profile, np.minimum, np.inf), profile)
 
 
 def reduce_abs_max(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Value of the largest magnitude with its sign; of equal magnitudes the last (gen4). Empty: 0."""
-    return _result(_extremum_of_magnitude(_rows(x, axis, profile), profile, np.maximum, 0.0), profile)
+    return write_result(_extremum_of_magnitude(_rows(x, axis, profile), profile, np.maximum, 0.0), profile)
 
 
 def reduce_abs_min(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
     """Value of the smallest magnitude with its sign; of equal magnitudes the last (gen4). Empty: +inf."""
-    return _result(_extremum_of_magnitude(_rows(x, axis, profile), profile, np.minimum, np.inf), profile)
+    return write_result(_extremum_of_magnitude(_rows(x, axis, profile), profile, np.minimum, np.inf), profile)
 
 
 def reduce_logical_and(x: Any, profile: NumericsProfile = DEFAULT, axis: Axes = -1) -> Array:
@@ -130,9 +132,9 @@ def accumulate(
     rows = _rows(x, axis, profile)
     start = np.broadcast_to(np.asarray(register, np.float32), rows.shape[:-1])
     if op == "add":
-        return _result(sum_rows(rows, order, start), profile)
+        return write_result(sum_rows(rows, order, start), profile)
     if op == "multiply":
-        return _result(_ordered(rows, order, np.multiply, np.float32(1), start), profile)
+        return write_result(_ordered(rows, order, np.multiply, np.float32(1), start), profile)
     with_start = np.concatenate([start[..., None], rows], axis=-1)
     if op == "subtract":
         return reduce_subtract(with_start, profile, order=order)
@@ -154,16 +156,11 @@ def _rows(x: Any, axis: Axes, profile: NumericsProfile) -> Array:
     moved = np.moveaxis(values, axes, range(values.ndim - len(axes), values.ndim))
     kept = moved.shape[: values.ndim - len(axes)]
     rows = moved.reshape(*kept, math.prod(moved.shape[len(kept) :]))
-    return zero_subnormals(rows) if profile.subnormals_alu in ("daz", "daz_ftz") else rows
+    return read_operand(rows, profile)
 
 
 def _flat(rows: Array) -> Array:
     return rows.reshape(math.prod(rows.shape[:-1]), rows.shape[-1])
-
-
-def _result(y: Array, profile: NumericsProfile) -> Array:
-    # Not modelled: a chain that flushes its partial sums one by one.
-    return zero_subnormals(y) if profile.subnormals_alu in ("ftz", "daz_ftz") else y
 
 
 # --- sums -------------------------------------------------------------------------------------------------

@@ -23,11 +23,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conformance.tests.numerics.fractions_reference import bits, dot, nearest_float32
-from reference.numerics import exact_dot as exact_dot_module
 from reference.numerics.exact_dot import exact_dot, exact_dot_passes
 from reference.numerics.operand import Columns, Operand, set_bit_span, widen
 
 Array = NDArray[Any]
+
+#: The package exports the function under the name of its module.
+exact_dot_module = sys.modules[exact_dot.__module__]
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [
