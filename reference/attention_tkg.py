@@ -128,10 +128,10 @@ def _queries(job: _Job, inputs: Arrays) -> tuple[Array, Array]:
     k_active = by_column(config, inputs["k_active"], 1)
     if not config.fuse_rope:
         return q, k_active
-    rotated = {}
-    for core in range(job.plan.lnc):
-        rotated[core] = _rotate(job, inputs, q, k_active, core)
-    return rotated[0]
+    # Every core rotates everything; doing it again only serves the records.
+    for core in range(1, job.plan.lnc if job.record.enabled else 1):
+        _rotate(job, inputs, q, k_active, core)
+    return _rotate(job, inputs, q, k_active, 0)
 
 
 def _rotate(job: _Job, inputs: Arrays, q: Array, k_active: Array, core: int) -> tuple[Array, Array]:

@@ -69,7 +69,7 @@ def exact_scores(
             joined[-config.s_active :] = k_active[:, b, 0].T
             scores[b] = joined @ q[:, b].reshape(config.d_head, -1)
     scores[~kept] = -np.inf
-    # casting the new rows to the dtype of the cache would round them.
+    # Casting the new rows to the dtype of the cache would round them.
     same = config.active_dtype == config.kv_dtype
     wide = values.dtype if same else np.result_type(values.dtype, np.float32)
     return scores, replace_tail(values.astype(wide), inputs["v_active"][:, 0].astype(wide))
