@@ -32,8 +32,8 @@ app.command("list")(list_kernels)
 app.command("check")(check)
 app.command("explain")(explain)
 app.command("fuzz")(fuzz)
-app.command("bench")(bench)
 app.command("lint")(lint)
+app.command("bench")(bench)
 app.add_typer(golden, name="golden")
 
 #: Errors of the option parser; typer does not export their base, and newer ones carry their own parser.
