@@ -17,6 +17,7 @@ from tools.golden import golden
 from tools.lint import lint
 from tools.listing import list_kernels
 from tools.pool import WorkerDied
+from tools.run import run as run_kernel
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -32,6 +33,7 @@ app.command("list")(list_kernels)
 app.command("check")(check)
 app.command("explain")(explain)
 app.command("fuzz")(fuzz)
+app.command("run")(run_kernel)
 app.command("lint")(lint)
 app.command("bench")(bench)
 app.add_typer(golden, name="golden")

@@ -77,7 +77,26 @@ class Core:
         address: tuple[int, int] | None = None,
         origin: str = "",
     ) -> Tensor:
-        """A new tensor. On chip `shape[0]` is the partition axis; `address` = (partition, byte per partition)."""
+        """A new tensor. On chip `shape[0]` is the partition axis; `address` = (partition, byte per partition).
+
+        `origin` is the kernel's file:line of the allocation, for messages about the tensor.
+        """
+        try:
+            return self._allocate(shape, dtype, buffer, name, address, origin)
+        except MachineError as error:
+            # An allocation is no instruction: the one that ran last must not get the blame.
+            error.instruction, error.location = error.instruction or "nl.ndarray", error.location or origin
+            raise
+
+    def _allocate(
+        self,
+        shape: Any,
+        dtype: Any,
+        buffer: MemoryRegion,
+        name: str | None,
+        address: tuple[int, int] | None,
+        origin: str,
+    ) -> Tensor:
         dims = tuple(int(n) for n in shape)
         kind = dtype_of(dtype)
         fmt = self.effective_format(kind)
