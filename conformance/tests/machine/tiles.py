@@ -39,23 +39,14 @@ _HOST = {
     "float4_e2m1fn_x4": np.uint16,
 }
 
-SPECIAL = np.array(
-    [0.0, -0.0, 1, -1, 0.5, 1.5, 2.5, -2.5, 3, 127.5, 240, 247.99, 248, 256, 448, 464, 464.01, 65504, 65520]
-    + [
-        2.0**-149,
-        -(2.0**-149),
-        2.0**-126,
-        1.5 * 2.0**-127,
-        2.0**-24,
-        2.0**-25,
-        2.0**-9,
-        2.0**-10,
-        1 + 2.0**-8,
-    ]
-    + [1 + 3 * 2.0**-8, 2.0**24, 2.0**24 + 2, 2147483647, 4294967295, 3e9, -3e9, np.inf, -np.inf, np.nan]
-    + [float(np.finfo(np.float32).max), float(np.finfo(np.float32).min), 1e30, -1e-30, np.pi, 88.7, -87.4],
-    np.float32,
-)
+#: Zeros, ties and limits of every format, subnormals, infinities, NaN.
+_SPECIAL = """
+    0 -0 1 -1 0.5 1.5 2.5 -2.5 3 127.5 240 247.99 248 256 448 464 464.01 65504 65520 88.7 -87.4
+    0x1p-149 -0x1p-149 0x1p-126 0x1.8p-127 0x1p-24 0x1p-25 0x1p-9 0x1p-10 0x1.01p0 0x1.03p0
+    0x1p24 0x1.000002p24 0x1p31 0x1p32 3e9 -3e9 inf -inf nan 0x1.fffffep127 -0x1.fffffep127
+    1e30 -1e-30 3.1415927
+"""
+SPECIAL = np.array([float.fromhex(x) if "x" in x else float(x) for x in _SPECIAL.split()], np.float32)
 
 
 def host(dtype: str) -> np.dtype[Any]:
@@ -90,7 +81,8 @@ def floats(array: Array, dtype: str | None = None) -> Array:
     """The fp32 value of every element, as an engine reads it."""
     if dtype == "bool_":
         return (array != 0).astype(np.float32)
-    return array.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return array.astype(np.float32)
 
 
 def stored(values: Array, dtype: str) -> Array:
