@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance import lanes, pages, score_lanes
+from conformance.lanes import LaneError
 from conformance.randomness import Stream
 from reference.contracts.attention_tkg import FP8, Config, tensors
 from reference.numerics.cast import cast
@@ -22,6 +23,8 @@ from reference.numerics.formats import format_of
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 
+#: Elements of one tensor that are drawn; configs at the contract's limits would fill a laptop's memory.
+_MOST_ELEMENTS = 2**26
 #: A sink so low that its term vanishes beside any score of these lanes.
 _NO_SINK = -30000.0
 #: Score that the shift lane puts on all keys.
@@ -45,6 +48,9 @@ class Logical:
 
 def build(config: Config, lane: str, seed: int) -> dict[str, Array]:
     """Inputs by argument name, in storage dtypes. LaneError where the config leaves no room for the lane."""
+    largest = max(math.prod(tensor.shape) for tensor in tensors(config).values())
+    if largest > _MOST_ELEMENTS:
+        raise LaneError(f"lane {lane}: a tensor of {largest} elements; builders stop at {_MOST_ELEMENTS}")
     stream = Stream(seed, "attention_tkg", lane)
     call = _logical(config, lane, stream)
     found = _arranged_caches(config, lane, stream, call) | {

@@ -56,21 +56,24 @@ _DTYPES = {
     ],
     "fp8": [("bfloat16", FP8, FP8), ("float16", FP8, FP8), (FP8, FP8, FP8)],
 }
-#: (B, H, s): few columns, about 128 columns, several column tiles, odd batches with many columns.
+#: (B, H, s) with few columns, with about 128, and with several column tiles on a core.
 _COLUMNS = (
-    (1, 1, 1), (1, 3, 2), (2, 1, 1), (2, 2, 3), (3, 1, 5), (3, 4, 1), (4, 2, 1), (4, 1, 5), (5, 2, 2), (4, 4, 7),
-    (4, 8, 4), (2, 16, 4), (6, 4, 6), (33, 2, 2), (5, 7, 4), (32, 4, 1), (3, 16, 7), (1, 40, 4), (8, 8, 3), (1, 64, 8),
-    (1, 1, 128), (2, 1, 64), (130, 1, 1), (131, 1, 1), (1, 24, 5), (1, 33, 1),
+    (1, 1, 1), (1, 3, 2), (2, 1, 1), (2, 2, 3), (3, 1, 5), (3, 4, 1), (4, 2, 1), (4, 1, 5), (5, 2, 2), (2, 16, 4),
+    (5, 7, 4), (3, 16, 7), (1, 40, 4), (1, 64, 8), (1, 1, 128), (1, 24, 5), (1, 33, 1), (131, 1, 1), (33, 2, 2),
 )  # fmt: skip
+#: The same for even batches that two cores divide among them.
+_DIVIDED = ((2, 16, 5), (4, 8, 5), (4, 4, 9), (6, 4, 6), (8, 8, 3), (32, 4, 2), (130, 1, 1), (2, 1, 65), (2, 40, 4))
 #: Key tiles per core; 65 and 66 are the smallest flash tilings.
-_KEY_TILES = (1, 1, 2, 2, 3, 4, 5, 6, 8)
+_KEY_TILES = (1, 2, 3, 4, 5, 6, 8)
 _FLASH_TILES = (65, 66)
+#: Elements of one core's keys; above, a config takes longer than tens of milliseconds.
+_MOST_KEYS = 2**17
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Legal configs: every flag, dtype, layout and way to share the work, at sizes of tens of milliseconds."""
-    kind = draw(st.sampled_from(("flat", "flat", "block", "rope", "flash")))
+    kind = draw(st.sampled_from(("flat", "block", "divided", "rope", "flash")))
     fields = _sizes(draw, kind) | _formats(draw, kind) | _placement(draw, kind)
     config = Config(**fields)
     plan = config.plan
@@ -81,20 +84,19 @@ def configs(draw: st.DrawFn) -> Config:
 
 
 def _sizes(draw: st.DrawFn, kind: str) -> dict[str, Any]:
-    lnc = draw(st.sampled_from((1, 2)))
-    if kind == "flash":
-        B, H, s = draw(st.sampled_from(((1, 1, 1), (1, 2, 3), (2, 2, 1), (3, 1, 2))))
-        tiles, d = draw(st.sampled_from(_FLASH_TILES)), draw(st.sampled_from((8, 16, 40)))
+    lnc = 2 if kind == "divided" else draw(st.sampled_from((1, 2, 2)))
+    rows, tiles, sizes = _COLUMNS, _KEY_TILES, (1, 8, 13, 32, 64, 72, 100, 128)
+    if kind == "divided":
+        rows = _DIVIDED
+    elif kind == "flash":
+        rows, tiles, sizes = ((1, 1, 1), (1, 2, 3), (2, 2, 1), (3, 1, 2)), _FLASH_TILES, (8, 16)
     elif kind == "rope":
-        B, H, s = draw(st.sampled_from([row for row in _COLUMNS if row[0] * row[1] * row[2] <= 128]))
-        tiles, d = draw(st.sampled_from(_KEY_TILES)), draw(st.sampled_from((64, 128)))
-    else:
-        B, H, s = draw(st.sampled_from(_COLUMNS))
-        tiles, d = draw(st.sampled_from(_KEY_TILES)), draw(st.sampled_from((1, 8, 13, 32, 64, 72, 100, 128, 128)))
-    if B * tiles * d > 33 * 2 * 128 and kind != "flash":
-        tiles, d = min(tiles, 2), min(d, 64)
-    cores = 2 if draw(st.booleans()) or kind == "flash" else 1
-    S = 128 * tiles * (cores if lnc == 2 else 1)
+        rows, sizes = tuple(row for row in rows if row[0] * row[1] * row[2] <= 128), (64, 128)
+    B, H, s = draw(st.sampled_from(rows))
+    d = draw(st.sampled_from(sizes))
+    fit = [n for n in tiles if B * n * 128 * d <= _MOST_KEYS] or [tiles[0]]
+    whole = kind == "divided" or lnc == 1
+    S = 128 * draw(st.sampled_from(fit)) * (1 if whole else 2)
     extra = draw(st.sampled_from((0, 0, 128, 200)))
     return {"bs": B, "q_head": H, "s_active": s, "curr_sprior": S, "full_sprior": S + extra, "d_head": d, "lnc": lnc}
 
@@ -121,13 +123,12 @@ def _placement(draw: st.DrawFn, kind: str) -> dict[str, Any]:
         for name in ("tp_k_prior", "strided_mm1", "use_gpsimd_sb2sb", "out_in_sb", "debug", "use_pos_id")
     }
     found: dict[str, Any] = dict(flags)
-    found["cache_rows"] = 0
     found["enable_fa_s_prior_tiling"] = draw(st.integers(0, 4)) > 0
-    block = kind == "block" or (kind == "flash" and draw(st.booleans()))
+    block = kind == "block" or (kind != "flat" and kind != "rope" and draw(st.booleans()))
     if block:
         found |= {"strided_mm1": False, "tp_k_prior": True}
-        found["block_len"] = draw(st.sampled_from((1, 8, 16, 32, 64, 128)))
-        found["use_pos_id"] = found["use_pos_id"] and draw(st.booleans())
+        # Short blocks in long contexts are a gather per key tile: none of them where flash tiling makes them long.
+        found["block_len"] = draw(st.sampled_from((16, 128) if kind == "flash" else (1, 8, 16, 32, 48, 64, 128)))
     if kind == "rope":
         k_out = draw(st.booleans())
         found |= {"fuse_rope": True, "qk_in_sb": draw(st.booleans()), "k_out": k_out}
@@ -137,15 +138,21 @@ def _placement(draw: st.DrawFn, kind: str) -> dict[str, Any]:
 
 #: A plain config that any one change takes past a single rule.
 _PLAIN: dict[str, Any] = {
-    "full_sprior": 1 << 20, "block_len": 0, "num_blocks": 0, "cache_rows": 0, "tp_k_prior": True, "strided_mm1": True,
+    "block_len": 0, "num_blocks": 0, "cache_rows": 0, "tp_k_prior": True, "strided_mm1": True,
     "use_pos_id": False, "fuse_rope": False, "qk_in_sb": True, "k_out_in_sb": False, "k_out": False,
     "dtype": "bfloat16", "kv_dtype": "bfloat16", "active_dtype": "bfloat16", "limits": "seed",
     "enable_fa_s_prior_tiling": True,
 }  # fmt: skip
 _SMALL_ROPE: dict[str, Any] = {
-    "bs": 1, "q_head": 2, "s_active": 2, "curr_sprior": 256, "fuse_rope": True, "d_head": 64,
+    "bs": 1, "q_head": 2, "s_active": 2, "curr_sprior": 256, "full_sprior": 256, "fuse_rope": True, "d_head": 64,
 }  # fmt: skip
 _BLOCK: dict[str, Any] = {"block_len": 16, "strided_mm1": False}
+
+
+
+def _slots(count: int) -> dict[str, int]:
+    return {"curr_sprior": count, "full_sprior": count}
+
 
 #: Per rule, what turns a plain config into one that this rule refuses first.
 _VIOLATIONS: Mapping[str, Callable[[Config], Mapping[str, Any]]] = {
@@ -169,20 +176,20 @@ _VIOLATIONS: Mapping[str, Callable[[Config], Mapping[str, Any]]] = {
     "block_tp_k": lambda c: _BLOCK | {"tp_k_prior": False},
     "block_qk_in_sb": lambda c: _BLOCK | {"qk_in_sb": False, "fuse_rope": True},
     "block_multiple": lambda c: _BLOCK | {"block_len": c.curr_sprior // 128 * 48 + 1},
-    "key_tiles": lambda c: {"bs": 1, "q_head": 1, "curr_sprior": 384 if c.lnc == 2 else 320},
+    "key_tiles": lambda c: {"bs": 1, "q_head": 1, "s_active": 1} | _slots(384 if c.lnc == 2 else 320),
     "block_ids": lambda c: _BLOCK | {"num_blocks": 2**24 + 1},
     "rope_batch": lambda c: _SMALL_ROPE | {"bs": 65, "q_head": 2, "s_active": 1},
     "rope_d": lambda c: _SMALL_ROPE | {"d_head": 96},
-    "rope_sprior": lambda c: _SMALL_ROPE | {"curr_sprior": 2**17 + 256},
+    "rope_sprior": lambda c: _SMALL_ROPE | _slots(2**17 + 256),
     "k_out_rope": lambda c: {"k_out": True},
     "pos_id_batch": lambda c: {
-        "bs": 2, "q_head": 130, "s_active": 1, "curr_sprior": 256, "use_pos_id": True, "lnc": 2,
+        "bs": 2, "q_head": 130, "s_active": 1, "use_pos_id": True, "lnc": 2, **_slots(256),
     },
     "pos_id_block": lambda c: _BLOCK | {"bs": 1, "q_head": 1, "use_pos_id": True},
     "psum_columns": lambda c: {
-        "bs": 1, "q_head": 1, "s_active": 1, "curr_sprior": 2**17 + 256, "enable_fa_s_prior_tiling": False,
+        "bs": 1, "q_head": 1, "s_active": 1, "d_head": 8, "enable_fa_s_prior_tiling": False, **_slots(2**17 + 256),
     },
-    "score_buffer": lambda c: {"bs": 1, "q_head": 512, "s_active": 1, "curr_sprior": 8448},
+    "score_buffer": lambda c: {"bs": 1, "q_head": 512, "s_active": 1, "d_head": 8, **_slots(8448)},
 }  # fmt: skip
 
 
