@@ -19,21 +19,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PACKAGE = "nki"
+#: The compiler package of the older SDK, of which kernels still import annotations.
+OLDER = "neuronxcc"
 #: The module of `nki` without which a package of that name is only a placeholder.
 PROOF = "isa"
 HOME = Path(__file__).parent / "nki"
+OLDER_HOME = HOME / "shims" / OLDER
 
 
 class DropIn:
-    """Meta-path finder for the one top-level name `nki`; its submodules follow from its `__path__`."""
+    """Meta-path finder for the top-level names `nki` and, where nobody else has it, `neuronxcc`; submodules
+    follow from their `__path__`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of the drop-in, or None (the next finder is asked) where it has to step aside."""
+        if fullname == OLDER:
+            return None if _spec_of_others(OLDER) is not None else _package_spec(OLDER, OLDER_HOME)
         if fullname != PACKAGE or official_spec() is not None:
             return None
-        return _dropin_spec()
+        return _package_spec(PACKAGE, HOME)
 
 
 def install() -> None:
@@ -46,17 +52,20 @@ def install() -> None:
 
 
 def official_spec() -> ModuleSpec | None:
-    """The spec of an installed official `nki`, or None where there is none or only a placeholder.
+    """The spec of an installed official `nki`, or None where there is none or only a placeholder."""
+    spec = _spec_of_others(PACKAGE)
+    return spec if spec is not None and _has_instructions(spec) else None
 
-    Every other finder is asked, not only the path finder: editable installs bring finders of
-    their own.
-    """
+
+def _spec_of_others(name: str) -> ModuleSpec | None:
+    """What the other finders say. All are asked, not only the path finder: editable installs bring their
+    own."""
     for finder in sys.meta_path:
         if isinstance(finder, DropIn) or not hasattr(finder, "find_spec"):
             continue
-        spec = finder.find_spec(PACKAGE, None)
+        spec = finder.find_spec(name, None)
         if spec is not None:
-            return spec if _has_instructions(spec) else None
+            return spec
     return None
 
 
@@ -68,11 +77,11 @@ def _has_instructions(spec: ModuleSpec) -> bool:
     return proof is not None and proof.origin is not None
 
 
-def _dropin_spec() -> ModuleSpec | None:
+def _package_spec(name: str, home: Path) -> ModuleSpec | None:
     # Imported late: importlib.util is not needed at the start of an interpreter that never asks for nki.
     from importlib.util import spec_from_file_location
 
-    source = HOME / "__init__.py"
+    source = home / "__init__.py"
     if not source.is_file():
         return None
-    return spec_from_file_location(PACKAGE, source, submodule_search_locations=[str(HOME)])
+    return spec_from_file_location(name, source, submodule_search_locations=[str(home)])

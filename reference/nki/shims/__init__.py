@@ -1,0 +1,1 @@
+"""Stand-ins for packages of the older SDK that kernels still import."""
