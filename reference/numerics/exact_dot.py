@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.numerics.exact_sum import UNIT, narrow, total_to_float32
+from reference.numerics.exact_sum import ROUNDINGS, UNIT, narrow, total_to_float32
 from reference.numerics.formats import format_of
 from reference.numerics.operand import Columns, Operand, set_bit_span, special_sums, widen
 
@@ -49,14 +49,18 @@ def exact_dot(a: Any, b: Any, *, seed: Any = None, rounding: str = "rne", out: A
             0 or 2^-400 to 2^400. Leading axes broadcast against those of `b`.
         b: [..., K, N], likewise.
         seed: float32 [..., M, N] that joins the exact sum before it is rounded.
-        rounding: 'rne' or 'rz' (towards zero, never overflows from finite operands).
+        rounding: 'rne' or 'rz' (towards zero, never overflows from finite operands); 'wide28' means 'rne' here,
+            where nothing is rounded but the result.
         out: float32 [..., M, N] to write to; must not overlap the operands.
 
     Raises:
-        ValueError: K or the leading axes of `a` and `b` do not fit, or a dtype is no float format.
+        ValueError: K or the leading axes of `a` and `b` do not fit, a dtype is no float format, or the rounding
+            is not known.
     """
     left, right = np.asarray(a), np.asarray(b)
     lead = _check(left, right)
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"dot: rounding {rounding!r} is none of {', '.join(ROUNDINGS)}")
     shape = (*lead, left.shape[-1], right.shape[-1])
     if out is None:
         out = np.empty(shape, np.float32)

@@ -20,6 +20,7 @@ Array = NDArray[Any]
 
 #: Unit roundoff of float64.
 UNIT = 2.0**-53
+#: What an addition may do (U2); see `narrow` and `add`.
 ROUNDINGS = ("rne", "rz", "wide28")
 
 

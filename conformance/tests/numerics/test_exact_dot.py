@@ -387,6 +387,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "contraction": (lambda: exact_dot(np.ones((3, 2), np.float32), np.ones((4, 2), np.float32)), r"\(3, 2\)"),
     "vector": (lambda: exact_dot(np.ones(3, np.float32), np.ones((3, 2), np.float32)), r"\(3,\)"),
     "integers": (lambda: exact_dot(np.ones((3, 2), np.int32), np.ones((3, 2), np.float32)), "int32"),
+    "rounding": (lambda: exact_dot(np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), rounding="up"), "'up'"),
     "passes": (
         lambda: exact_dot_passes(np.ones((2, 3, 1), np.float32), np.ones((3, 3, 1), np.float32)),
         r"\(2, 3, 1\)",
