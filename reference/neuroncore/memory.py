@@ -206,7 +206,7 @@ class Allocator:
                 return begin
         raise MachineError(
             "memory.capacity",
-            f"no room for '{name}' [{parts} partitions x {row_bytes} B]: "
+            f"no room for {name or 'a tile'} [{parts} partitions x {row_bytes} B]: "
             f"{sum(s.row_bytes for s in living)} of {self.usable} B per partition of "
             f"{self.memory.region.name} are in use by {len(living)} tensors{_largest(living)}",
             remedy="free tiles by reusing them, or tile smaller",

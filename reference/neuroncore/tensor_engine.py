@@ -2,6 +2,10 @@
 
 The arithmetic of one instruction is `reference.numerics` under the profile; this module holds the rules on
 operands and what PSUM does with the result. Sources: API fact sheet 2.1, numerics fact sheet section 3.
+
+Not modelled: on gen3 a transpose of fp8 data leaves 16-bit containers in PSUM; here the destination takes
+the bytes at its own strides, as its dtype says. Tiles of the array (`tile_position`) limit sizes and change
+no value.
 """
 
 from __future__ import annotations

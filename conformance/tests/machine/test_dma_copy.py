@@ -271,6 +271,18 @@ def test_skipped_rows_keep_large_integers() -> None:
     assert run(kernel, table, index([0, 5])).tolist() == [[2**31 - 1, 2**24 + 1], [2**24 + 3, 2**24 + 3]]
 
 
+def test_packed_rows_are_skipped_like_others() -> None:
+    table = np.arange(6, dtype=np.uint32).reshape(3, 2)
+
+    def kernel(v: Any, i: Any) -> Any:
+        x = nl.zeros((2, 2), "float8_e4m3fn_x4")
+        view = v.view("float8_e4m3fn_x4").ap([[2, 2], [1, 2]], vector_offset=tile(i))
+        nisa.dma_copy(x, view, oob_mode=nisa.oob_mode.skip)
+        return out(x)
+
+    assert run(kernel, table, index([2, 3]), generation="gen4").tolist() == [[4, 5], [0, 0]]
+
+
 def test_skipped_rows_stay_unwritten() -> None:
     def kernel(v: Any, i: Any) -> Any:
         x = nl.ndarray((2, 3), nl.int32)
