@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from reference.contract import Contract, Refusal, RoundingPoint, first_refusal, raise_refusal
 from reference.contracts.qkv_arguments import ARGUMENTS, RESULTS
-from reference.contracts.qkv_call import CALL_RULES, Call
+from reference.contracts.qkv_call import CALL_RULES, Call, call_of
 from reference.contracts.qkv_config import Config, mode
 from reference.contracts.qkv_cte_points import POINTS as CTE_POINTS
 from reference.contracts.qkv_history import DECISIONS, DEFECTS
@@ -21,6 +21,7 @@ __all__ = [
     "CONTRACT",
     "Call",
     "Config",
+    "call_of",
     "call_refusal",
     "mode",
     "refusal",

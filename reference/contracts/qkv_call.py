@@ -5,6 +5,7 @@ Tensors are anything with `shape` and `dtype`. Enumeration members are read by t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,7 @@ class Call:
         B, S, H = self.input.shape
         return Config(
             B=B, S=S, H=H, I=self.columns,
-            dtype=_dtype(self.input), weight_dtype=self._weight_dtype(),
+            dtype=str(_dtype(self.input)), weight_dtype=self._weight_dtype(),
             bias=_dtype(self.bias), output_layout=_name(self.output_layout),
             quantization=self.quantization, scale_rows=self._scale_rows(),
             fused_residual_add=self.fused_residual_add, norm=_name(self.fused_norm_type),
@@ -123,6 +124,24 @@ class Call:
         if self.use_block_kv:
             return options | {"kv_cache": "BLOCK", "num_blocks": first, "block_size": second}
         return options | {"kv_cache": "FLAT", "max_seq_len": second}
+
+
+def call_of(config: Config, tensors: Mapping[str, Any]) -> Call:
+    """The call that `config` describes with these tensors, by argument name; the inverse of `Call.config`."""
+    has_cache = config.kv_cache != "NONE"
+    return Call(
+        **tensors,
+        output_layout=config.output_layout, quantization_type=config.quantization,
+        fused_residual_add=config.fused_residual_add, fused_norm_type=config.norm, norm_eps=config.norm_eps,
+        hidden_actual=config.hidden_actual, fused_rope=config.fused_rope,
+        d_head=config.d_head, num_q_heads=config.num_q_heads, num_kv_heads=config.num_kv_heads,
+        fp8_max=config.fp8_max, fp8_min=config.fp8_min, kv_dtype=config.kv_dtype if has_cache else None,
+        use_block_kv=config.kv_cache == "BLOCK", block_size=config.block_size,
+        store_output_in_sbuf=config.store_output_in_sbuf, sbm=config.sbm,
+        use_auto_allocation=config.use_auto_allocation,
+        load_input_with_DMA_transpose=config.load_input_with_DMA_transpose,
+        is_input_swizzled=config.is_input_swizzled, lnc=config.lnc, generation=config.generation,
+    )  # fmt: skip
 
 
 def _name(option: Any) -> str:

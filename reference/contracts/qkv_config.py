@@ -95,13 +95,15 @@ class Config:
     @property
     def q_dim(self) -> int:
         """Columns of the query heads; needs the head sizes."""
-        assert self.d_head is not None and self.num_q_heads is not None
+        assert self.d_head is not None
+        assert self.num_q_heads is not None
         return self.num_q_heads * self.d_head
 
     @property
     def kv_dim(self) -> int:
         """Columns of the key heads, and of the value heads; needs the head sizes."""
-        assert self.d_head is not None and self.num_kv_heads is not None
+        assert self.d_head is not None
+        assert self.num_kv_heads is not None
         return self.num_kv_heads * self.d_head
 
     @property
