@@ -7,6 +7,7 @@ sheet 2.5 and 4.4, numerics fact sheet section 8.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,13 +83,17 @@ def dma_transpose(
     if source.indirection is None:
         if mode is dge_modes.hwdge:
             _check_hardware_transpose(source)
-        core.write_bits("dst", target, core.read("src", source).transpose(order))
+        core.write_bits("dst", target, _turned(core.read("src", source), order))
         core.counters.dma_bytes += target.nbytes
         return
     if source.indirection.kind == "vector":
         _check_gather_transpose(core, source, mode)
     rows = _locate(core, "src", source, skip)
     if rows is None:
+        return
+    if rows.legal.all():
+        core.write_bits("dst", target, _turned(core.read_selection("src", rows.selection()), order))
+        core.counters.dma_bytes += target.nbytes
         return
     values = np.zeros(source.shape, source.fmt.storage)
     legal = np.broadcast_to(rows.legal.reshape(-1, *[1] * (source.ndim - 1)), source.shape)
@@ -301,6 +306,25 @@ def _check_rmw(sources: list[Tensor], unique_indices: bool) -> None:
 
 
 # ---- moving ----
+
+
+#: Rows of one block of a transpose: with rows of up to as many elements it stays in a first-level cache.
+_BLOCK_ROWS = 128
+#: Blocks smaller than this are not worth a step of their own.
+_BLOCK_ELEMENTS = 1024
+
+
+def _turned(values: Array, order: tuple[int, ...]) -> Array:
+    """values.transpose(order), first and last axis exchanged; large ones block by block, since a straight copy
+    jumps through memory with every element."""
+    if values.size // math.prod(values.shape[1:-1]) < _BLOCK_ELEMENTS:
+        return values.transpose(order)
+    turned = np.empty([values.shape[a] for a in order], values.dtype)
+    for place in np.ndindex(*turned.shape[1:-1]):
+        into, out_of = turned[(slice(None), *place)], values[(slice(None), *place)]
+        for low in range(0, len(out_of), _BLOCK_ROWS):
+            into[:, low : low + _BLOCK_ROWS] = out_of[low : low + _BLOCK_ROWS].T
+    return turned
 
 
 @dataclass(frozen=True)
