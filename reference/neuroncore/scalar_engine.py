@@ -75,8 +75,17 @@ _COMMANDS = ("idle", "reset", "reduce", "reset_reduce")
 
 
 @dataclass(frozen=True)
+class Request:
+    """What an instruction asks of the registers, as the kernel wrote it."""
+
+    op: Any
+    result: Any
+    command: Any
+
+
+@dataclass(frozen=True)
 class Reduction:
-    """What an instruction asks of the registers, checked."""
+    """The same, checked."""
 
     command: str
     op: str
@@ -96,7 +105,7 @@ def activation(
     reduce_cmd: Any = ReduceCmd.idle,
 ) -> None:
     """dst = op(data * scale + bias); see `nki.isa.activation`."""
-    _activation(core, dst, op, data, bias, scale, _reduction(core, data, reduce_op, reduce_res, reduce_cmd, ("add",)))
+    _activation(core, dst, op, data, bias, scale, Request(reduce_op, reduce_res, reduce_cmd))
 
 
 @instruction("scalar")
@@ -111,12 +120,12 @@ def activation_reduce(
     scale: Any = 1.0,
 ) -> None:
     """activation with reduce_cmd.reset_reduce and a result tile."""
-    reduction = _reduction(core, data, reduce_op, reduce_res, ReduceCmd.reset_reduce, ("add",))
-    _activation(core, dst, op, data, bias, scale, reduction)
+    _activation(core, dst, op, data, bias, scale, Request(reduce_op, reduce_res, ReduceCmd.reset_reduce))
 
 
-def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, reduction: Reduction) -> None:
+def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, request: Request) -> None:
     target, source = numeric_pair(dst, data, "data")
+    reduction = _reduction(core, source, request, ("add",))
     name = _function(op, ACTIVATIONS)
     if bias is not None:
         _check_bias(core, name, bias)
@@ -209,21 +218,18 @@ def _warn_outside(core: Core, name: str, values: F32) -> None:
 # ---- the registers -------------------------------------------------------------------------------------
 
 
-def _reduction(core: Core, data: Any, op: Any, result: Any, command: Any, allowed: tuple[str, ...]) -> Reduction:
-    name = command_of(command, _COMMANDS)
-    if op is None:
-        if name in ("reduce", "reset_reduce"):
-            raise MachineError(
-                "reduce_op",
-                f"reduce_cmd.{name} without reduce_op",
-                operand="reduce_op",
-                remedy="pass reduce_op=nl.add",
-            )
-        chosen = "add"
-    else:
-        chosen = one_of(core, op, allowed, "reduce_op").name
-    count = data.shape[0] if isinstance(data, Tensor) else 0
-    return Reduction(name, chosen, None if result is None else result_vector("reduce_res", result, count))
+def _reduction(core: Core, source: Tensor, request: Request, allowed: tuple[str, ...]) -> Reduction:
+    command = command_of(request.command, _COMMANDS)
+    if request.op is None and command in ("reduce", "reset_reduce"):
+        raise MachineError(
+            "reduce_op",
+            f"reduce_cmd.{command} without reduce_op",
+            operand="reduce_op",
+            remedy="pass reduce_op=nl.add",
+        )
+    op = "add" if request.op is None else one_of(core, request.op, allowed, "reduce_op").name
+    result = request.result
+    return Reduction(command, op, None if result is None else result_vector("reduce_res", result, source.shape[0]))
 
 
 def _finish(core: Core, target: Tensor, source: Tensor, output: F32, reduction: Reduction) -> None:
@@ -262,9 +268,8 @@ def activate2(
 ) -> None:
     """dst = op((data op0 imm0) op1 imm1); see `nki.isa.activate2`."""
     target, source = numeric_pair(dst, data, "data")
-    reduction = _reduction(
-        core, data, reduce_op, reduce_res, reduce_cmd, ("add", "maximum", "minimum", "abs_max", "abs_min")
-    )
+    request = Request(reduce_op, reduce_res, reduce_cmd)
+    reduction = _reduction(core, source, request, ("add", "maximum", "minimum", "abs_max", "abs_min"))
     name = _function(op, ACTIVATIONS | {"prelu"})
     values = _staged(core, source, (op0, imm0, reverse0), (op1, imm1, reverse1))
     if name == "prelu":
