@@ -274,10 +274,15 @@ class Core:
                     f"reads bytes of {storage.label()} that nothing has written "
                     f"({_first_missing(storage.written, tensor, taken)})",
                     operand=role,
-                    remedy="memset the tile, or narrow the access to what was written",
+                    remedy=self._unwritten_remedy(storage),
                 )
             )
         self.check_clobbered(role, tensor, taken)
+
+    def _unwritten_remedy(self, storage: Storage) -> str:
+        if storage.memory.region is MemoryRegion.shared_hbm and len(self.launch.cores) > 1:
+            return "write it first; if the other core writes it, wait with nisa.core_barrier"
+        return "memset the tile, or narrow the access to what was written"
 
     def check_clobbered(self, role: str, tensor: Tensor, taken: Taken = None) -> None:
         """Refuse bytes that a write through a tensor at the same address has destroyed."""

@@ -79,6 +79,13 @@ class Launch:
         self.rank = rank
         self.ranks = ranks
         self.generation: Generation = current_generation()
+        if cores > 1 and self.generation.level < 3:
+            raise MachineError(
+                "generation",
+                f"kernel[{cores}]: logical cores of two need NeuronCore-v3 or newer, the target is "
+                f"{self.generation.chip}",
+                remedy="launch with kernel[1], or set NEURON_PLATFORM_TARGET_OVERRIDE",
+            )
         self.trace = Trace(cores, options.trace, options.taps)
         self.scheduler = _scheduler(1, cores, options)
         self.races = RaceDetector() if cores > 1 and options.races != "off" else None

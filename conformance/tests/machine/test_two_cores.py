@@ -67,6 +67,15 @@ def test_arguments_of_two_cores_are_shared_hbm() -> None:
     run(kernel, A, cores=2)
 
 
+def test_two_cores_need_gen3() -> None:
+    def kernel(a: Any) -> int:
+        return nl.num_programs()
+
+    assert run(kernel, A, cores=2, generation="gen3") == 2
+    assert run(kernel, A, cores=1, generation="gen2") == 1
+    assert refusal(kernel, A, cores=2, generation="gen2").rule == "generation"
+
+
 def test_shared_tensors_meet_by_order_and_by_name() -> None:
     def kernel(a: Any) -> Any:
         me = nl.program_id()
@@ -144,7 +153,8 @@ def test_a_barrier_orders_the_cores(seed: int | None) -> None:
 def test_a_read_before_the_write_is_told_as_such() -> None:
     # Without the barrier the fixed order lets core 1 read what is not there yet.
     error = refusal(handover, A, False, cores=2, options=Options(quantum=1))
-    assert error.rule in ("memory.unwritten", "race")
+    assert error.rule == "memory.unwritten"
+    assert "nisa.core_barrier" in str(error.remedy)
 
 
 @pytest.mark.parametrize("cores", [(0,), (1, 0), [0, 1]])
