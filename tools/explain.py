@@ -27,7 +27,8 @@ def explain(
     try:
         explanation = first_difference(subject, chosen)
     except NkiValidationError as error:
-        console().print(f"{name} {chosen.id}: the kernel stopped: {error}", markup=False, highlight=False, soft_wrap=True)
+        told = f"{name} {chosen.id}: the kernel stopped: {error}"
+        console().print(told, markup=False, highlight=False, soft_wrap=True)
         return 1
     console().print(explanation.text(), markup=False, highlight=False)
     return 0 if explanation.agrees else 1
