@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from conformance.tests.machine.bench import bits, launch, out, refusal, run, tile
 from conformance.tests.numerics.fractions_reference import dot, nearest_float32
 from reference.neuroncore.options import Options
+from reference.numerics.profile import DEFAULT
 
 import nki.isa as nisa  # isort: skip
 import nki.language as nl  # isort: skip
@@ -138,6 +139,13 @@ def test_tfloat32_operands_are_rounded_to_ten_bits() -> None:
 def test_fp32_operands_are_not_rounded() -> None:
     a = np.array([[1 + 2.0**-23]], np.float32)
     assert run(once, a, np.ones((1, 1), np.float32)) == a
+
+
+@pytest.mark.parametrize(("order", "expected"), [("exact", 1.0), ("chain", 0.0), ("chain_rev", 0.0)])
+def test_open_questions_are_answered_by_the_profile(order: str, expected: float) -> None:
+    a = np.array([[1e8, 1.0, -1e8]], np.float32).T
+    profile = Options(profile=DEFAULT.replace(matmul_order=order))
+    assert run(once, a, np.ones((3, 1), np.float32), options=profile) == expected
 
 
 # ---- double row ----
