@@ -25,7 +25,7 @@ Taken = Any
 class ByteMask:
     """Truth per byte of a storage of `parts` rows of `row_bytes`, addressed by tensor views."""
 
-    __slots__ = ("parts", "row_bytes", "_bits", "_uniform", "_credit")
+    __slots__ = ("_bits", "_credit", "_uniform", "parts", "row_bytes")
 
     def __init__(self, parts: int, row_bytes: int, value: bool = False) -> None:
         self.parts = parts

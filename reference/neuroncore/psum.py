@@ -14,7 +14,7 @@ Sources: API fact sheet D2 and section 2.1; numerics fact sheet 3.4.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray

@@ -17,7 +17,7 @@ class VirtualRegister:
     of a dynamic loop: writing to it is an error.
     """
 
-    __slots__ = ("state", "frozen")
+    __slots__ = ("frozen", "state")
 
     def __init__(self, state: int | None = None, frozen: bool = False) -> None:
         self.state = 0 if state is None else _checked(state)
