@@ -257,3 +257,17 @@ def test_device_print(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "tile NkiTensor" in printed
     assert "register 42" in printed
+
+
+def test_device_print_only_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    def kernel(a: Any) -> Any:
+        x, result = tile(a), nl.ndarray((2, 2), nl.float32, nl.psum)
+        nl.device_print("unwritten", result)
+        nisa.nc_matmul(result, x, x)
+        nl.device_print("open", result)
+        nisa.nc_matmul(result, x, x)
+        return out(result)
+
+    ones = np.ones((3, 2), np.float32)
+    assert (run(kernel, ones) == 6).all()
+    assert "open NkiTensor" in capsys.readouterr().out

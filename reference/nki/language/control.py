@@ -87,11 +87,14 @@ def no_reorder() -> Iterator[None]:
 
 
 def device_print(print_prefix: str, tensor: Any) -> None:
-    """Print the prefix and the values of a tensor (or of a register) to stdout."""
+    """Print the prefix and the values of a tensor (or of a register) to stdout.
+
+    Only looks: unwritten elements show what the memory holds, and PSUM does not count it as a read.
+    """
     if isinstance(tensor, VirtualRegister):
         sys.stdout.write(f"{print_prefix} {tensor.state}\n")
         return
-    values = to_float32(current_core().read("tensor", tensor), tensor.fmt)
+    values = to_float32(current_core().resolve("tensor", tensor).array(), tensor.fmt)
     sys.stdout.write(f"{print_prefix} {tensor!r}\n{np.array2string(values)}\n")
 
 
