@@ -45,9 +45,7 @@ class Accumulator:
     values: F32 = field(default_factory=lambda: np.full(128, np.nan, np.float32))
     defined: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(128, np.bool_))
 
-    def run(
-        self, command: str, op: str, lanes: slice, values: F32, profile: NumericsProfile, init: Any = None
-    ) -> None:
+    def run(self, command: str, op: str, lanes: slice, values: F32, profile: NumericsProfile, init: Any = None) -> None:
         """Carry out a reduce command: `values` fp32 [lanes, elements], `init` a number or fp32 [lanes, 1]."""
         if command == "idle":
             return

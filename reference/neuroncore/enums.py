@@ -83,9 +83,7 @@ def member(kind: type[E], value: Any, operand: str) -> E:
         # `is True` and `1 ==` would let a bool pass for a member.
         if not isinstance(value, bool) and value in (known.value, known.name):
             if not isinstance(known.value, str):
-                warnings.warn(
-                    f"{operand}={value!r}: write {kind.__name__}.{known.name}", MachineWarning, stacklevel=4
-                )
+                warnings.warn(f"{operand}={value!r}: write {kind.__name__}.{known.name}", MachineWarning, stacklevel=4)
             return known
     raise MachineError(
         "operand.enum",

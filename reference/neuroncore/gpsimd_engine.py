@@ -105,9 +105,7 @@ def _checked_pattern(pattern: Any) -> tuple[list[int], list[int]]:
 
 def _int32(role: str, value: Any) -> int:
     if not is_whole(value) or not -(2**31) <= int(value) < 2**31:
-        raise MachineError(
-            "operand.int32", f"{value!r} is no int32", operand=role, remedy="pass a Python int"
-        )
+        raise MachineError("operand.int32", f"{value!r} is no int32", operand=role, remedy="pass a Python int")
     return int(value)
 
 
@@ -115,9 +113,7 @@ def write_integers(core: Core, role: str, target: Tensor, values: NDArray[np.int
     """Store int32 results: exactly (saturated) in integer tensors, through fp32 in others."""
     if target.fmt.kind == "int":
         limits = np.iinfo(target.fmt.storage)
-        core.write_bits(
-            role, target, np.clip(values.astype(np.int64), limits.min, limits.max).astype(limits.dtype)
-        )
+        core.write_bits(role, target, np.clip(values.astype(np.int64), limits.min, limits.max).astype(limits.dtype))
     else:
         core.write(role, target, values.astype(np.float32))
 

@@ -15,6 +15,9 @@ from .errors import MachineError
 from .launch import current_core
 from .tensor import Tensor
 
+#: Free axes of an access pattern in the instruction set (architecture guides).
+_MAX_FREE_AXES = 4
+
 #: Frames of these packages belong to the machine, not to a kernel.
 _OWN = ("reference.", "nki.", "nki_")
 
@@ -122,7 +125,21 @@ def check_compute(role: str, value: Any, *, psum: bool = True, sbuf: bool = True
             remedy="move it with nisa.dma_copy or nisa.tensor_copy first",
         )
     check_partitions(role, tensor)
+    if tensor.ndim > _MAX_FREE_AXES + 1:
+        _check_free_axes(role, tensor)
     return tensor
+
+
+def _check_free_axes(role: str, tensor: Tensor) -> None:
+    axes = tensor.free_runs()
+    if axes > _MAX_FREE_AXES:
+        raise MachineError(
+            "operand.rank",
+            f"{tensor!r} needs {axes} free axes, adjacent ones of one run of memory counted once; an access pattern "
+            f"has {_MAX_FREE_AXES}",
+            operand=role,
+            remedy="issue one instruction per index of an outer axis",
+        )
 
 
 def check_partitions(role: str, tensor: Tensor) -> None:

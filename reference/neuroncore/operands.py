@@ -37,7 +37,39 @@ def numeric_pair(dst: Any, data: Any, role: str, *, psum: bool = True) -> tuple[
     """Destination and source of an element-wise instruction: both numeric, same elements."""
     target, source = numeric("dst", dst, psum=psum), numeric(role, data, psum=psum)
     same_elements(("dst", target), (role, source))
+    if target.indirection is not None:
+        check_scatter(target, role, source)
     return target, source
+
+
+def check_scatter(target: Tensor, role: str, source: Tensor) -> None:
+    """The index of a scattered destination lies in the partitions its SBUF data come from (gen4)."""
+    if not is_scattered(target) or in_psum(source):
+        return
+    assert target.indirection is not None
+    start = target.indirection.index.start_partition
+    if start != source.start_partition:
+        raise MachineError(
+            "indirect.base",
+            f"the index of dst starts at partition {start}, {role} at {source.start_partition}: both must be the same",
+            operand="dst",
+        )
+
+
+def no_scatter_into_psum(target: Tensor) -> None:
+    """The scalar engine has no scatter into PSUM."""
+    if is_scattered(target) and in_psum(target):
+        raise MachineError(
+            "indirect.psum",
+            "the scalar engine cannot scatter into PSUM",
+            operand="dst",
+            remedy="scatter into SBUF",
+        )
+
+
+def is_scattered(tensor: Tensor) -> bool:
+    """Whether the tensor is a gen4 `.indirect` view."""
+    return tensor.indirection is not None and tensor.indirection.kind == "free"
 
 
 def dtype_in(role: str, tensor: Tensor, allowed: Collection[str]) -> None:
@@ -152,6 +184,13 @@ def fp32_vector(core: Core, role: str, value: Any, count: int) -> NDArray[Any] |
 
 def _per_partition(role: str, value: Any, count: int) -> Tensor:
     tensor = numeric(role, value)
+    if is_scattered(tensor):
+        raise MachineError(
+            "indirect.operand",
+            "an .indirect() view cannot be a per-partition operand",
+            operand=role,
+            remedy="gather it into a (P, 1) tile with nisa.tensor_copy first",
+        )
     if tensor.shape[0] != count or tensor.size != count:
         raise MachineError(
             "operand.vector",

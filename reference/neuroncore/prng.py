@@ -82,9 +82,7 @@ def _probability(core: Core, prob: Any, source: Tensor) -> Any:
         dtype_in("prob", prob, {"float32"} if source.fmt.kind != "float" else _FLOATS)
     threshold = fp32_vector(core, "prob", prob, source.shape[0])
     if not np.all((threshold >= 0) & (threshold <= 1)):
-        raise MachineError(
-            "dropout.prob", f"{prob!r} is no probability", operand="prob", remedy="stay within 0 and 1"
-        )
+        raise MachineError("dropout.prob", f"{prob!r} is no probability", operand="prob", remedy="stay within 0 and 1")
     return threshold
 
 
@@ -96,9 +94,7 @@ def set_rng_seed(core: Core, src_seeds: Any) -> None:
     """Seed the vector engine's generators in all lanes with one 32-bit value."""
     source = check_compute("src_seeds", src_seeds)
     if source.size != 1 or source.itemsize != 4:
-        raise MachineError(
-            "rng.seed", f"{source!r} must be one 32-bit value of shape (1, 1)", operand="src_seeds"
-        )
+        raise MachineError("rng.seed", f"{source!r} must be one 32-bit value of shape (1, 1)", operand="src_seeds")
     seed = int(core.read("src_seeds", source).reshape(-1).view(np.uint32)[0])
     generator = core.generators["vector"]
     generator.state = seeded(seed, generator.generators)

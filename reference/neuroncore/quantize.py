@@ -55,9 +55,7 @@ def _check_scales(value: Any, target: Tensor) -> Tensor:
     scales = check_tensor("dst_scale", value)
     dtype_in("dst_scale", scales, ("uint8", "float8_e8m0fnu"))
     if scales.buffer.name != "sbuf":
-        raise MachineError(
-            "operand.memory", f"must be in ['sbuf'], got {scales.buffer.name}", operand="dst_scale"
-        )
+        raise MachineError("operand.memory", f"must be in ['sbuf'], got {scales.buffer.name}", operand="dst_scale")
     needed = target.shape[0] - _QUADRANT + _ROWS
     if scales.shape[0] < needed or scales.size // scales.shape[0] != target.size // target.shape[0]:
         raise MachineError(

@@ -61,17 +61,14 @@ def _reduced_axes(axis: Any, source: Tensor) -> int:
     if not wanted or wanted != expected or wanted[0] < 1:
         raise MachineError(
             "reduce.axis",
-            "tensor_reduce axis must be the last contiguous dim(s) of the tile, "
-            f"got {axis} for shape {source.shape}",
+            f"tensor_reduce axis must be the last contiguous dim(s) of the tile, got {axis} for shape {source.shape}",
             operand="axis",
             remedy="axis 0 holds the partitions; permute the view so that reduced axes come last",
         )
     return len(wanted)
 
 
-def _reduce_bits(
-    core: Core, target: Tensor, source: Tensor, operator: Operator, kept: int, negate: bool
-) -> None:
+def _reduce_bits(core: Core, target: Tensor, source: Tensor, operator: Operator, kept: int, negate: bool) -> None:
     if negate:
         raise MachineError(
             "reduce.negate", f"nl.{operator.name} works on bit patterns, which have no sign", operand="negate"

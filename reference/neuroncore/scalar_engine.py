@@ -25,7 +25,7 @@ from .core import Core
 from .enums import reduce_cmd as ReduceCmd
 from .errors import MachineError, MachineWarning
 from .instruction import instruction
-from .operands import fp32_vector, numeric_pair, result_vector
+from .operands import fp32_vector, no_scatter_into_psum, numeric_pair, result_vector
 from .operators import one_of, operator_name
 from .tensor import Tensor
 
@@ -123,8 +123,14 @@ def activation_reduce(
     _activation(core, dst, op, data, bias, scale, Request(reduce_op, reduce_res, ReduceCmd.reset_reduce))
 
 
-def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, request: Request) -> None:
+def _operands(dst: Any, data: Any) -> tuple[Tensor, Tensor]:
     target, source = numeric_pair(dst, data, "data")
+    no_scatter_into_psum(target)
+    return target, source
+
+
+def _activation(core: Core, dst: Any, op: Any, data: Any, bias: Any, scale: Any, request: Request) -> None:
+    target, source = _operands(dst, data)
     reduction = _reduction(core, source, request, ("add",))
     name = _function(op, ACTIVATIONS)
     if bias is not None:
@@ -267,7 +273,7 @@ def activate2(
     reduce_cmd: Any = ReduceCmd.idle,
 ) -> None:
     """dst = op((data op0 imm0) op1 imm1); see `nki.isa.activate2`."""
-    target, source = numeric_pair(dst, data, "data")
+    target, source = _operands(dst, data)
     request = Request(reduce_op, reduce_res, reduce_cmd)
     reduction = _reduction(core, source, request, ("add", "maximum", "minimum", "abs_max", "abs_min"))
     name = _function(op, ACTIVATIONS | {"prelu"})

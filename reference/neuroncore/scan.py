@@ -61,9 +61,7 @@ def tensor_tensor_scan(
     output = np.empty(left.shape, np.float32)
     for i in range(left.shape[1]):
         column = slice(i, i + 1)
-        state = apply_two(
-            core, left[:, column], step0, state, step1, right[:, column], core.profile.fma_vector
-        )
+        state = apply_two(core, left[:, column], step0, state, step1, right[:, column], core.profile.fma_vector)
         if core.profile.scan_state == "rounded":
             state = _as_stored(core, state, target)
         output[:, column] = state

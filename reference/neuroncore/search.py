@@ -126,9 +126,7 @@ def _check_topk(val_dst: Any, idx_dst: Any, src: Any, n: Any) -> tuple[Tensor, T
         if tensor.ndim != 2:
             raise MachineError("topk.rank", f"{tensor.shape} must be (P, k)", operand=role)
     if source.ndim != 2 or source.shape[0] % GROUP:
-        raise MachineError(
-            "topk.partitions", f"{source.shape} must be (P, X), P a multiple of {GROUP}", operand="src"
-        )
+        raise MachineError("topk.partitions", f"{source.shape} must be (P, X), P a multiple of {GROUP}", operand="src")
     if not is_whole(n) or not 8 <= n < 65536 or source.shape[1] * GROUP < n:
         raise MachineError(
             "topk.n",

@@ -62,9 +62,7 @@ def range_select(
     count = source.shape[0]
     result = None if reduce_res is None else result_vector("reduce_res", reduce_res, count)
     index = _free_index(range_start, source.size // count)
-    taken = _within(core, index, comp_op0, bound0, 0, count) & _within(
-        core, index, comp_op1, bound1, 1, count
-    )
+    taken = _within(core, index, comp_op0, bound0, 0, count) & _within(core, index, comp_op1, bound1, 1, count)
     output = np.where(taken, core.read_float("on_true_tile", source), FP32_MIN)
     finish(core, target, source, output, command, "maximum", result)
 

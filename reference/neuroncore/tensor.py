@@ -76,7 +76,16 @@ class Tensor:
     """
 
     __slots__ = (
-        "storage", "dtype", "fmt", "shape", "strides", "offset", "indirection", "_array", "_overlaps", "__weakref__"
+        "__weakref__",
+        "_array",
+        "_overlaps",
+        "dtype",
+        "fmt",
+        "indirection",
+        "offset",
+        "shape",
+        "storage",
+        "strides"
     )
 
     def __init__(
@@ -322,6 +331,10 @@ class Tensor:
                     return False
                 expect *= size
         return True
+
+    def free_runs(self) -> int:
+        """How many free axes remain when adjacent ones that are one run of memory are merged (on chip)."""
+        return len(_merge(self.shape[1:], self.strides[1:]))
 
     def get_pattern(self) -> list[list[int]]:
         """[[stride, count], ...] in elements."""
@@ -628,8 +641,7 @@ class Tensor:
 
     def shifted(self, elements: int) -> Tensor:
         """The same pattern moved by `elements`, static."""
-        moved = Tensor(self.storage, self.dtype, self.shape, self.strides, self.offset + elements, self.fmt)
-        return moved
+        return Tensor(self.storage, self.dtype, self.shape, self.strides, self.offset + elements, self.fmt)
 
     def _axis(self, dim: int) -> int:
         if not -self.ndim <= dim < self.ndim:

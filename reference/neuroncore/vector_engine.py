@@ -29,11 +29,13 @@ from .errors import MachineError
 from .instruction import check_compute, instruction, same_elements
 from .operands import (
     WORDS,
+    check_scatter,
     dtype_equal,
     dtype_in,
     in_psum,
     is_whole,
     no_psum_on_gpsimd,
+    no_scatter_into_psum,
     not_both_in_psum,
     number,
     numeric,
@@ -64,6 +66,9 @@ def tensor_copy(core: Core, dst: Any, src: Any, engine: Any = Engine.unknown) ->
             operand="engine",
             remedy="use nisa.activation(op=nl.copy), or another engine",
         )
+    check_scatter(target, "src", source)
+    if chosen == "scalar":
+        no_scatter_into_psum(target)
     if target.dtype == source.dtype:
         core.write_bits("dst", target, core.read("src", source))
     else:

@@ -1,5 +1,5 @@
-"""Claim: activate2 runs its stages in fp32 and its reductions from their identities; exponential subtracts, exponentiates
-and sums in the shared accumulator. Both need gen4.
+"""Claim: activate2 runs its stages in fp32 and its reductions from their identities; exponential subtracts,
+exponentiates and sums in the shared accumulator. Both need gen4.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_reductions_start_from_their_identity_and_go_on(op: str, formula: Any, s
     got = execute(
         program,
         {"first": first, "second": second},
-        {"dst": ((8, 12), "bfloat16"), **{name: ((8, 1), "float32") for name in ("start", "a", "b")}},
+        {"dst": ((8, 12), "bfloat16"), **dict.fromkeys(("start", "a", "b"), ((8, 1), "float32"))},
         generation="gen4",
     )
     assert (got["start"] == start).all()
@@ -182,7 +182,7 @@ def test_exact_values_and_running_sums() -> None:
     got = execute(
         program,
         {"src": data},
-        {"dst": ((1, 4), "float32"), **{name: ((1, 1), "float32") for name in "abc"}},
+        {"dst": ((1, 4), "float32"), **dict.fromkeys("abc", ((1, 1), "float32"))},
         generation="gen4",
     )
     assert got["dst"].tolist() == [[1, 0, 1, 1]]

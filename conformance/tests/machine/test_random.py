@@ -1,5 +1,5 @@
-"""Claim: random instructions are reproducible by seed and lane, have the documented ranges and states, and XORWOW is the
-published recurrence. Streams of a real device are not public; nothing here claims them.
+"""Claim: random instructions are reproducible by seed and lane, have the documented ranges and states, and XORWOW
+is the published recurrence. Streams of a real device are not public; nothing here claims them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Claim: nc_stream_shuffle moves the bits of partitions within quadrants as its mask says, and 255 keeps the old ones."""
+"""Claim: nc_stream_shuffle moves the bits of partitions within quadrants as its mask says, and 255 keeps the old."""
 
 from __future__ import annotations
 

@@ -76,9 +76,7 @@ def tensor_scalar(
     engine: vector (default); scalar (gen3: multiply+add, multiply, add; gen4: all); gpsimd (rsqrt alone, no
     PSUM).
     """
-    return machine.tensor_scalar(
-        dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine, name=name
-    )
+    return machine.tensor_scalar(dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine, name=name)
 
 
 def scalar_tensor_tensor(
@@ -96,9 +94,7 @@ def scalar_tensor_tensor(
 
     Arithmetic operators only, fp32 throughout. data and operand1 are not both in PSUM.
     """
-    return machine.scalar_tensor_tensor(
-        dst, data, op0, operand0, op1, operand1, reverse0, reverse1, name=name
-    )
+    return machine.scalar_tensor_tensor(dst, data, op0, operand0, op1, operand1, reverse0, reverse1, name=name)
 
 
 def reciprocal(dst: Any, data: Any, name: str | None = None) -> NkiInstruction:
@@ -233,9 +229,7 @@ def exponential(
     Accuracy by profile V10, underflow by S3. reduce_cmd reset_reduce (from 0), reduce, load_reduce (from
     reduce_init) sum the fp32 values into the shared accumulator; idle leaves it undefined.
     """
-    return exponential_machine.exponential(
-        dst, src, max_value, reduce_res, reduce_cmd, reduce_init, name=name
-    )
+    return exponential_machine.exponential(dst, src, max_value, reduce_res, reduce_cmd, reduce_init, name=name)
 
 
 def nc_stream_shuffle(dst: Any, src: Any, shuffle_mask: Any, name: str | None = None) -> NkiInstruction:
