@@ -73,6 +73,7 @@ def score_load(call, tile, scores, mask, keys, load, psum):
     for b in range(load.batches):
         batch = load.batch + b
         column = first_column(plan, tile, batch)
+        queries = call.q[:, nl.ds(batch * width, width)]
         for t in range(load.low, load.low + load.tiles):
             begin = t // group * group
             count = min(group, tile.n - begin)
@@ -82,7 +83,7 @@ def score_load(call, tile, scores, mask, keys, load, psum):
             nisa.nc_matmul(
                 dst=psum[:, nl.ds((t - begin) * width, width)],
                 stationary=keys[:, b, t - load.low, :],
-                moving=call.q[:, nl.ds(batch * width, width)],
+                moving=queries,
             )
             if t == begin + count - 1:
                 nisa.tensor_copy_predicated(

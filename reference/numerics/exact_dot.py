@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -108,13 +109,22 @@ def _check(left: Array, right: Array) -> tuple[int, ...]:
     if left.ndim < 2 or right.ndim < 2 or left.shape[-2] != right.shape[-2]:
         raise ValueError(f"dot: expects a [..., K, M] and b [..., K, N], got {left.shape} and {right.shape}")
     for x in (left, right):
-        if x.dtype != np.float64 and not (format_of(x.dtype).is_float and format_of(x.dtype).signed):
+        if not _is_operand(x.dtype):
             raise ValueError(f"dot: {x.dtype} is no operand dtype; cast to a float format first")
+    if left.ndim == right.ndim == 2:
+        return ()
     return np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+
+
+@cache
+def _is_operand(dtype: np.dtype[Any]) -> bool:
+    return dtype == np.float64 or (format_of(dtype).is_float and format_of(dtype).signed)
 
 
 def _batches(x: Array, lead: tuple[int, ...]) -> Array:
     """[..., K, n] as [B, K, n], without a copy for one matrix that serves the whole batch."""
+    if x.ndim == 2 and not lead:
+        return x[None]
     if math.prod(x.shape[:-2]) == 1:
         return np.broadcast_to(x.reshape(x.shape[-2:]), (math.prod(lead), *x.shape[-2:]))
     return np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(math.prod(lead), *x.shape[-2:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,34 +21,39 @@ _UNBOUNDED = 10_000
 class Columns:
     """What the elements of each column of an operand [B, K, n] have in common."""
 
-    #: Largest magnitude [B, n]; NaN or infinity if the column holds one.
-    largest: Array
-    #: Bits from the top of the largest element to the last place of the smallest nonzero one, [B, n] int16.
+    #: Largest magnitude [B, n] in a float dtype; NaN or infinity if the column holds one.
+    top: Array
+    #: Bits from the top of the largest element to the last place of the smallest nonzero one, or more, [B, n] int16.
     span: Array
     #: Whether no element is NaN or infinite.
     finite: bool
+
+    @cached_property
+    def largest(self) -> Array:
+        """`top` in float64; few products get as far as needing it."""
+        return widen(self.top)
 
     @classmethod
     def of(cls, x: Array) -> Columns:
         """The facts of an array [B, K, n] of any signed float storage dtype or float64."""
         # Codes of these formats order like magnitudes once the sign is off, and are narrow to scan.
-        unsigned = np.dtype(f"u{x.dtype.itemsize}")
-        one = unsigned.type(1)
-        codes = x.view(unsigned) & unsigned.type((1 << (8 * unsigned.itemsize - 1)) - 1)
-        largest = widen(codes.max(axis=1).view(x.dtype))
-        finite = bool(np.isfinite(largest).all())
+        layout = _layout(x.dtype)
+        one = layout.unsigned.type(1)
+        codes = x.view(layout.unsigned) & layout.magnitude
+        top = codes.max(axis=1)
+        finite = int(top.max()) < layout.first_special
         idle = _idle_bits(codes)
-        if not finite or unsigned.itemsize == 8 or (unsigned.itemsize == 4 and idle < 8):
-            return cls(largest, np.full(largest.shape, _UNBOUNDED, np.int16), finite)
+        if not finite or layout.size == 8 or (layout.size == 4 and idle < 8):
+            return cls(top.view(x.dtype), np.full(top.shape, _UNBOUNDED, np.int16), finite)
         codes -= one  # a zero wraps round to the largest code
-        smallest = widen((codes.min(axis=1) + one).view(x.dtype))
-        return cls(largest, _place_span(largest, smallest, x.dtype, idle), finite)
+        low = codes.min(axis=1) + one
+        return cls(top.view(x.dtype), _place_span(top, low, layout.mantissa_bits, idle), finite)
 
     def part(self, columns: slice) -> Columns:
         """The facts of some of the columns."""
-        largest = self.largest[:, columns]
-        finite = self.finite or bool(np.isfinite(largest).all())
-        return Columns(largest, self.span[:, columns], finite)
+        top = self.top[:, columns]
+        finite = self.finite or bool(np.isfinite(widen(top)).all())
+        return Columns(top, self.span[:, columns], finite)
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,38 @@ def _idle_bits(codes: Array) -> int:
     return min(23, (used & -used).bit_length() - 1) if used else 23
 
 
-def _place_span(largest: Array, smallest: Array, dtype: np.dtype[Any], idle: int) -> Array:
-    fmt = format_of(dtype)
-    last_place = np.maximum(np.frexp(smallest)[1] - 1, 1 - fmt.bias) - fmt.mantissa_bits + idle
-    span = np.where(largest == 0, -_UNBOUNDED, np.frexp(largest)[1] - last_place)
-    return span.astype(np.int16)
+def _place_span(top: Array, low: Array, mantissa_bits: int, idle: int) -> Array:
+    """From the codes of the largest and the smallest nonzero element; subnormals count as full binades."""
+    high, base = (np.maximum(codes >> mantissa_bits, 1).astype(np.int16) for codes in (top, low))
+    span = high - base + np.int16(mantissa_bits + 1 - idle)
+    span[top == 0] = -_UNBOUNDED
+    return np.asarray(span)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Codes of a float dtype as unsigned integers."""
+
+    size: int
+    unsigned: np.dtype[Any]
+    #: All bits but the sign.
+    magnitude: Any
+    mantissa_bits: int
+    #: The smallest magnitude code that is no finite number.
+    first_special: int
+
+
+@cache
+def _layout(dtype: np.dtype[Any]) -> _Layout:
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    most = (1 << (8 * unsigned.itemsize - 1)) - 1
+    mantissa_bits = 52 if dtype == np.float64 else format_of(dtype).mantissa_bits
+    if unsigned.itemsize == 1:
+        special = ~np.isfinite(_byte_values(dtype)[: most + 1])
+        first_special = int(np.argmax(special)) if special.any() else most + 1
+    else:
+        first_special = int(np.array([np.inf]).astype(dtype).view(unsigned)[0])
+    return _Layout(unsigned.itemsize, unsigned, unsigned.type(most), mantissa_bits, first_special)
 
 
 def set_bit_span(x: Array) -> Array:
