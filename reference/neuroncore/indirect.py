@@ -95,8 +95,33 @@ def row_addresses(core: Core, role: str, tensor: Tensor, count: int | None = Non
 
 
 def select_free(core: Core, role: str, tensor: Tensor, group: int) -> Selection:
-    """Resolve a gen4 `.indirect` operand: element i of partition p takes free position index[i mod G, i div
-    G] of p's group of G partitions."""
+    """Resolve a gen4 `.indirect` operand: element i of partition p takes free position
+    index[i mod G, i div G] of p's group of G partitions."""
+    assert tensor.indirection is not None
+    _check_bases(role, tensor, tensor.indirection.index)
+    positions = free_positions(core, role, tensor, group)
+    return Selection(
+        _whole_partitions(tensor, role, positions), (np.arange(tensor.shape[0])[:, None], positions)
+    )
+
+
+def select_scales(core: Core, role: str, scales: Tensor, data: Tensor, quadrant: int) -> Selection:
+    """The scale rows of one quadrant of an `.indirect` MX operand: columns picked by the data's own index."""
+    assert data.indirection is not None
+    if scales.indirection is None or scales.indirection.index is not data.indirection.index:
+        raise MachineError(
+            "indirect.scale",
+            "data and scale of a matmul operand must share one index",
+            operand=role,
+            remedy="call .indirect() with the same index tensor on both",
+        )
+    positions = free_positions(core, role, data, 32)[32 * quadrant]
+    base = _whole_partitions(scales, role, positions[None])
+    return Selection(base, (np.arange(32 * quadrant, 32 * quadrant + 4)[:, None], positions[None]))
+
+
+def free_positions(core: Core, role: str, tensor: Tensor, group: int) -> Rows:
+    """Free positions of every element of an `.indirect` view, [partitions, elements]."""
     assert tensor.indirection is not None
     index: Tensor = tensor.indirection.index
     if core.generation.level < 4:
@@ -105,9 +130,13 @@ def select_free(core: Core, role: str, tensor: Tensor, group: int) -> Selection:
             f".indirect() needs NeuronCore-v4, the target is {core.generation.chip}",
             operand=role,
         )
-    _check_bases(role, tensor, index)
     values = _indices(core, f"{role}.index", index).reshape(index.shape[0], -1)
-    positions = np.stack([_snake(values, p, group, tensor.shape[1]) for p in range(tensor.shape[0])])
+    return np.stack([_snake(values, p, group, tensor.shape[1]) for p in range(tensor.shape[0])])
+
+
+def _whole_partitions(tensor: Tensor, role: str, positions: Rows) -> Tensor:
+    """The partitions of an `.indirect` view from its offset to their ends, which every position must lie
+    in."""
     room = tensor.free_elements - tensor.offset % tensor.free_elements
     wrong = (positions < 0) | (positions >= room)
     if wrong.any():
@@ -117,15 +146,8 @@ def select_free(core: Core, role: str, tensor: Tensor, group: int) -> Selection:
             f"free index {positions[p, i]} of partition {p}, element {i} exceeds the {room} elements there",
             operand=role,
         )
-    base = Tensor(
-        tensor.storage,
-        tensor.dtype,
-        (tensor.shape[0], room),
-        (tensor.free_elements, 1),
-        tensor.offset,
-        tensor.fmt,
-    )
-    return Selection(base, (np.arange(tensor.shape[0])[:, None], positions))
+    shape, strides = (tensor.shape[0], room), (tensor.free_elements, 1)
+    return Tensor(tensor.storage, tensor.dtype, shape, strides, tensor.offset, tensor.fmt)
 
 
 def out_of_bounds(role: str, rows: RowAddresses) -> OutOfBounds:

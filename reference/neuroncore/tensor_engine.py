@@ -25,6 +25,7 @@ from .core import Core, flat
 from .enums import engine as engines
 from .enums import matmul_perf_mode, member
 from .errors import MachineError
+from .indirect import select_scales
 from .instruction import check_compute, check_tensor, instruction
 from .tensor import Tensor
 
@@ -59,6 +60,7 @@ def nc_matmul(
     flow = check_compute("moving", moving, psum=False)
     target = core.resolve("dst", check_compute("dst", dst, sbuf=False))
     rows, columns = _tile_limits(core, tile_position, tile_size, double)
+    _check_indirect_tile(tile_position, still, flow)
     _check_operand_types(core, still, flow, double)
     _check_shapes(core, target, still, flow, double, rows, columns)
     psum.check_bank(core, target)
@@ -88,6 +90,7 @@ def nc_matmul_mx(
     flow = check_compute("moving", moving, psum=False)
     target = core.resolve("dst", check_compute("dst", dst, sbuf=False))
     rows, columns = _tile_limits(core, tile_position or (), tile_size or (), False)
+    _check_indirect_tile(tile_position, still, flow)
     if columns != 128:
         raise MachineError("matmul.tile", "an MX matmul takes row tiles only", remedy="tile_size=(rows, 128)")
     _check_mx(core, target, still, flow, rows)
@@ -115,7 +118,7 @@ def nc_transpose(core: Core, dst: Any, data: Any, engine: Any = engines.unknown)
     source = check_compute("data", data, psum=not on_tensor)
     target = core.resolve("dst", check_compute("dst", target, sbuf=not on_tensor))
     _check_transpose(target, source, 128 if on_tensor else 32)
-    values = flat(core.read("data", source), source)
+    values = flat(core.read("data", source, group=32 if on_tensor else 16), source)
     if not on_tensor:
         core.write_bits("dst", target, values.T)
         return "vector"
@@ -154,6 +157,15 @@ def _tile_limits(core: Core, position: Any, size: Any, double: bool) -> tuple[in
     if double and size[1] != 128:
         raise MachineError("matmul.tile", "double_row cannot be combined with column tiling")
     return int(size[0]), int(size[1])
+
+
+def _check_indirect_tile(position: Any, *operands: Tensor) -> None:
+    if position and tuple(position) != (0, 0) and any(tensor.is_indirect() for tensor in operands):
+        raise MachineError(
+            "matmul.tile",
+            f"tile_position={position} with an indirect operand",
+            remedy="use tile_position=(0, 0)",
+        )
 
 
 def _check_operand_types(core: Core, still: Tensor, flow: Tensor, double: bool) -> None:
@@ -369,18 +381,22 @@ def _mx_operand(core: Core, role: str, data: Tensor, scale: Any) -> MxOperand:
     partitions."""
     scales = _check_scale(role, data, scale)
     width = data.size // data.shape[0]
-    quadrants = [
-        flat(core.read(f"{role}_scale", part), part)[:, :width]
-        for part in (_scale_rows(scales, q, width) for q in range(data.shape[0] // 32))
-    ]
+    rows = [_scale_rows(core, role, data, scales, quadrant) for quadrant in range(data.shape[0] // 32)]
     values = core.read(role, data, group=32).reshape(data.shape[0], width)
-    return MxOperand.unpack(values, np.concatenate(quadrants), data.dtype)
+    return MxOperand.unpack(values, np.concatenate(rows), data.dtype)
 
 
-def _scale_rows(scales: Tensor, quadrant: int, width: int) -> Tensor:
+def _scale_rows(core: Core, role: str, data: Tensor, scales: Tensor, quadrant: int) -> Array:
+    """The four scale rows of 32 data partitions, as wide as the data."""
+    role = f"{role}_scale"
+    if data.indirection is not None:
+        return core.read_selection(role, select_scales(core, role, scales, data, quadrant))
     rows = scales.slice(0, 32 * quadrant, 32 * quadrant + 4)
+    width = data.size // data.shape[0]
     # Columns behind those of the data may hold anything, also bytes never written.
-    return rows.slice(1, 0, width) if rows.ndim == 2 and rows.shape[1] > width else rows
+    if rows.ndim == 2 and rows.shape[1] > width:
+        rows = rows.slice(1, 0, width)
+    return flat(core.read(role, rows), rows)[:, :width]
 
 
 def _check_scale(role: str, data: Tensor, scale: Any) -> Tensor:

@@ -202,3 +202,28 @@ def test_scales_start_at_one_of_four_rows() -> None:
         nisa.nc_matmul_mx(nl.ndarray((2, 2), nl.float32, nl.psum), x, x, sliced, sliced)
 
     assert refusal(kernel, data, scales, generation="gen4").rule == "partition.start"
+
+
+def test_indirect_operands_take_data_and_scale_by_one_index() -> None:
+    kind = "float8_e4m3fn_x4"
+    a = packed((64, 6), kind, 1)
+    scales = np.random.default_rng(3).integers(120, 134, (8, 6), np.uint8)
+    # Each quadrant has its own order of the columns: element i is index[32 q + i mod 32, i div 32].
+    order = np.array([[5, 0, 3, 3], [1, 4, 2, 0]])
+    index = np.zeros((64, 1), np.uint32)
+    index[:4, 0], index[32:36, 0] = order
+
+    def kernel(a: Any, s: Any, i: Any, shared: bool) -> Any:
+        x, scale, picked = tile(a).view(kind), tile(s), tile(i)
+        other = picked if shared else tile(i)
+        result = nl.ndarray((4, 6), nl.float32, nl.psum)
+        nisa.nc_matmul_mx(result, x.indirect(picked, 4), x, scale.indirect(other, 4), scale)
+        return out(result)
+
+    columns = np.repeat(order, [32, 32], axis=0)
+    chosen = np.take_along_axis(a, columns, axis=1)
+    groups = np.take_along_axis(scales, np.repeat(order, 4, axis=0), axis=1)
+    spreads = spread(scales, 64)
+    got = run(kernel, a, spreads, index, True, generation="gen4")
+    assert (got == expected(chosen, kind, groups, a, kind, scales)).all()
+    assert refusal(kernel, a, spreads, index, False, generation="gen4").rule == "indirect.scale"

@@ -418,3 +418,27 @@ def test_matmul_operands_are_gathered_by_groups_of_32() -> None:
 
     moving = np.take_along_axis(a.astype(np.float32), snake(index, 32).astype(int), axis=1)
     assert (run(kernel, a, index, generation="gen4") == a.astype(np.float32).T @ moving).all()
+
+
+def test_indirect_matmul_operands_use_the_whole_array() -> None:
+    def kernel(a: Any, i: Any, position: Any) -> Any:
+        x = tile(a)
+        result = nl.ndarray((8, 8), nl.float32, nl.psum)
+        nisa.nc_matmul(result, x, x.indirect(tile(i), 8), tile_position=position, tile_size=(32, 128))
+        return out(result)
+
+    a, index = np.ones((32, 8), np.float32), np.zeros((32, 1), np.uint32)
+    assert (run(kernel, a, index, (0, 0), generation="gen4") == 32).all()
+    assert refusal(kernel, a, index, (32, 0), generation="gen4").rule == "matmul.tile"
+
+
+def test_an_index_starts_where_its_operand_does() -> None:
+    def kernel(a: Any, i: Any, start: int) -> Any:
+        x = tile(a)
+        result = nl.ndarray((16, 16), nl.int32)
+        nisa.tensor_copy(result, x[32:48].indirect(tile(i)[start : start + 16]))
+        return out(result)
+
+    a, index = counting(64, 4), np.ones((64, 1), np.uint32)
+    assert (run(kernel, a, index, 32, generation="gen4") == a[32:48, 1:2]).all()
+    assert refusal(kernel, a, index, 0, generation="gen4").rule == "indirect.base"
