@@ -200,7 +200,7 @@ class _Call:
         """The core's weight as [H1s, 128, I]: PE tile j holds the rows of column j of every partition."""
         weight: Array = self.inputs["fused_qkv_weights"]
         split = weight.reshape(self.config.lnc, PARTITIONS, self.columns, self.config.I)
-        return split[core].transpose(1, 0, 2)
+        return np.asarray(split[core].transpose(1, 0, 2))
 
     def psum(self, stationary: Array, moving: Array, group: int) -> Array:
         """PSUM of one group, float32 [T, I]; PE tiles in ascending order, the first overwrites."""

@@ -46,7 +46,7 @@ def hidden_states(config: Config, inputs: Inputs) -> Array:
         return hidden
     # Stored [k, t, p] holds column 512 t + 4 p + k.
     swizzled: Array = hidden.reshape(*hidden.shape[:2], 4, config.H // 512, 128)
-    return swizzled.transpose(0, 1, 3, 4, 2).reshape(hidden.shape)
+    return np.asarray(swizzled.transpose(0, 1, 3, 4, 2).reshape(hidden.shape))
 
 
 def normalised(config: Config, inputs: Inputs, hidden: Array) -> Array:
@@ -60,14 +60,14 @@ def normalised(config: Config, inputs: Inputs, hidden: Array) -> Array:
         mean = (hidden**2).sum(axis=-1, keepdims=True) / config.norm_divisor
         unit = hidden / np.sqrt(mean + config.norm_eps)
     scaled = unit * _wide(inputs["gamma_norm_weights"])[0] if config.gamma_applied else unit
-    return scaled if config.beta is None else scaled + _wide(inputs["layer_norm_bias"])[0]
+    return scaled if config.beta is None else np.asarray(scaled + _wide(inputs["layer_norm_bias"])[0])
 
 
 def _quantized(config: Config, inputs: Inputs, hidden: Array) -> Array:
     """What the weight is multiplied with: in STATIC the tokens over their scale, clamped, not rounded."""
     if config.quantization != "STATIC":
         return hidden
-    return np.clip(hidden / np.float64(inputs["qkv_in_scale"][0, 0]), -FP8_MAX, FP8_MAX)
+    return np.asarray(np.clip(hidden / np.float64(inputs["qkv_in_scale"][0, 0]), -FP8_MAX, FP8_MAX))
 
 
 def projected(config: Config, inputs: Inputs, flat: Array) -> Array:
@@ -77,7 +77,7 @@ def projected(config: Config, inputs: Inputs, flat: Array) -> Array:
         block = slice(start, start + _BLOCK)
         np.matmul(flat, weight_columns(config, inputs, block), out=y[:, block])
     y = y * _dequantisation(config, inputs)
-    return y if config.bias is None else y + _wide(inputs["bias"])[0]
+    return np.asarray(y if config.bias is None else y + _wide(inputs["bias"])[0])
 
 
 def weight_columns(config: Config, inputs: Inputs, columns: slice) -> Array:
@@ -88,7 +88,7 @@ def weight_columns(config: Config, inputs: Inputs, columns: slice) -> Array:
     # Packed row r holds rows 4 r .. 4 r + 3; the lanes come out along the last axis.
     lanes = to_float32(np.ascontiguousarray(weight[:, columns].T), format_of(config.weight_dtype)).T
     exponents = inputs["qkv_w_scale"][:, columns].view(np.uint8).astype(np.int64) - 127
-    return lanes.astype(np.float64) * np.repeat(np.ldexp(1.0, exponents), 32, axis=0)
+    return np.asarray(lanes.astype(np.float64) * np.repeat(np.ldexp(1.0, exponents), 32, axis=0))
 
 
 def _dequantisation(config: Config, inputs: Inputs) -> Any:
@@ -111,9 +111,9 @@ def rotated(config: Config, inputs: Inputs, y: Array) -> Array:
     sin = _wide(inputs["sin_cache"]).reshape(config.tokens, 1, 2, half)[:, :, 0]
     heads: Array = y[:, :turning].reshape(config.tokens, -1, 2, half)
     first, second = heads[:, :, 0], heads[:, :, 1]
-    turned = np.stack(
-        [first * cos[:, :, 0] - second * sin, second * cos[:, :, 1] + first * sin], axis=2
-    ).reshape(config.tokens, turning)
+    turned = np.stack([first * cos[:, :, 0] - second * sin, second * cos[:, :, 1] + first * sin], axis=2).reshape(
+        config.tokens, turning
+    )
     return np.concatenate([turned, y[:, turning:]], axis=1)
 
 

@@ -204,9 +204,7 @@ def _residual(call: Call) -> bool:
     tensors = (call.mlp_prev, call.attention_prev)
     if not call.fused_residual_add:
         return _absent(*tensors)
-    return all(
-        x is not None and _shape(x) == _shape(call.input) and _dtype(x) == _dtype(call.input) for x in tensors
-    )
+    return all(x is not None and _shape(x) == _shape(call.input) and _dtype(x) == _dtype(call.input) for x in tensors)
 
 
 def _rope_caches(call: Call) -> bool:
@@ -226,8 +224,7 @@ def _kv_together(call: Call) -> bool:
 
 def _kv_scales(call: Call) -> bool:
     return all(
-        x is None or (_shape(x) == (PARTITIONS, 1) and _dtype(x) == "float32")
-        for x in (call.k_scale, call.v_scale)
+        x is None or (_shape(x) == (PARTITIONS, 1) and _dtype(x) == "float32") for x in (call.k_scale, call.v_scale)
     )
 
 

@@ -80,7 +80,10 @@ def _head_columns(config: Config) -> bool:
 
 def _limits_in_order(config: Config) -> bool:
     given = [limit for limit in (config.fp8_min, config.fp8_max) if limit is not None]
-    return all(map(_is_number, given)) and (config.kv_cache == "NONE" or config.kv_min <= config.kv_max)
+    if not all(map(_is_number, given)) or config.kv_cache == "NONE":
+        return all(map(_is_number, given))
+    largest = KV_DTYPES[str(config.kv_dtype)]
+    return -largest <= config.kv_min <= config.kv_max <= largest
 
 
 def _kv_sizes(config: Config) -> bool:
@@ -89,9 +92,7 @@ def _kv_sizes(config: Config) -> bool:
         "FLAT": (config.max_seq_len,),
         "BLOCK": (config.num_blocks, config.block_size),
     }[config.kv_cache]
-    given = [
-        size for size in (config.max_seq_len, config.num_blocks, config.block_size) if size is not None
-    ]
+    given = [size for size in (config.max_seq_len, config.num_blocks, config.block_size) if size is not None]
     return None not in needed and len(given) == len(needed)
 
 
@@ -326,7 +327,7 @@ CTE_RULES: tuple[Rule[Config], ...] = (
         "take float8_e4m3", "numerics fact sheet 1.1",
     ),
     Rule(
-        "kv_limits", "fp8_max, fp8_min", "the limits must be finite with fp8_min <= fp8_max",
+        "kv_limits", "fp8_max, fp8_min", "fp8_min <= fp8_max must lie in the range of kv_dtype",
         _limits_in_order, lambda c: _values(c, ("fp8_min", "fp8_max")), "leave them out", _API,
     ),
     Rule(
