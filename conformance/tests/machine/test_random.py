@@ -189,6 +189,27 @@ def test_dropout_refuses(data: str, dtype: str, prob: Any, rule: str) -> None:
     assert error.rule == rule
 
 
+def test_probability_0_keeps_even_the_smallest_draw() -> None:
+    # Generators that step from all zeros return their counter, here 0 for the first element of each lane.
+    state = np.zeros((4, 24), np.uint32)
+    state[:, 5::6] = 2**32 - 362437
+
+    def program(t: Any) -> None:
+        nisa.rand_set_state(t.state, engine=nisa.vector_engine)
+        nisa.rng(t.drawn)
+        nisa.rand_set_state(t.state, engine=nisa.vector_engine)
+        nisa.dropout(t.dst, t.data, 0.0)
+
+    got = execute(
+        program,
+        {"state": state, "data": np.ones((4, 4), np.float32)},
+        {"dst": ((4, 4), "float32"), "drawn": ((4, 4), "uint32")},
+        generation="gen4",
+    )
+    assert not got["drawn"].any()
+    assert (got["dst"] == 1).all()
+
+
 # --- rand2 ------------------------------------------------------------------------------------------------
 
 

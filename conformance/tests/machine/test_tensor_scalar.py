@@ -405,3 +405,18 @@ def test_reciprocal_of_every_16_bit_code(dtype: str) -> None:
     )
     with np.errstate(all="ignore"):
         assert_same(got["dst"], stored(np.float32(1) / floats(data), dtype))
+
+
+def test_large_tiles_take_vector_operands_row_by_row() -> None:
+    data, vector = numbers("bfloat16", (128, 2048), 1), numbers("float32", (128, 1), 2)
+    got = scaled(
+        data,
+        "float32",
+        extra={"vector": vector},
+        op0=nl.multiply,
+        operand0="vector",
+        op1=nl.add,
+        operand1="vector",
+    )
+    with np.errstate(all="ignore"):
+        assert_same(got, floats(data) * vector + vector)
