@@ -187,7 +187,7 @@ def _psum(config: Config, inputs: Inputs, operand: Known, rows: Array) -> Known:
 def _scales(config: Config, inputs: Inputs) -> Array:
     scale = _wide(inputs["qkv_w_scale"])[0]
     if config.quantization == "ROW":
-        return scale
+        return np.asarray(scale)
     return np.asarray(np.repeat(scale, config.segments) * np.float64(inputs["qkv_in_scale"][0, 0]))
 
 
