@@ -8,7 +8,7 @@ changed, is undefined: continuing from it or reading it out is an error.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Accumulator:
     """The registers of one engine of one core."""
 
     engine: str  # "vector" or "scalar": whose order of accumulation the profile is asked for
+    violate: Callable[[MachineError], None]  # raises, warns or ignores, as the launch says
     values: F32 = field(default_factory=lambda: np.full(128, np.nan, np.float32))
     defined: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(128, np.bool_))
 
@@ -67,14 +68,17 @@ class Accumulator:
         self.defined[lanes] = True
 
     def read(self, lanes: slice) -> F32:
-        """The registers of `lanes`; an undefined one is an error."""
+        """The registers of `lanes`; an undefined one violates a rule, and is NaN where that is no error."""
         missing = np.flatnonzero(~self.defined[lanes])
         if missing.size:
-            raise MachineError(
-                "accumulator.undefined",
-                f"the {self.engine} engine's register of lane {lanes.start + int(missing[0])} is undefined",
-                operand="reduce_cmd",
-                remedy="begin with reduce_cmd.reset_reduce",
+            lane = lanes.start + int(missing[0])
+            self.violate(
+                MachineError(
+                    "accumulator.undefined",
+                    f"the {self.engine} engine's register of lane {lane} is undefined",
+                    operand="reduce_cmd",
+                    remedy="begin with reduce_cmd.reset_reduce",
+                )
             )
         return self.values[lanes]
 

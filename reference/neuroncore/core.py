@@ -50,8 +50,9 @@ class Core:
             memories.sbuf(generation), generation.sbuf_usable_bytes if bounded else generation.sbuf_bytes
         )
         self.psum = Allocator(memories.psum(generation), generation.psum_bytes, generation.psum_bank_bytes)
-        self.vector_accumulator = Accumulator("vector")
-        self.scalar_accumulator = Accumulator("scalar")
+        violate = self.violate if self.checked else _ignore
+        self.vector_accumulator = Accumulator("vector", violate)
+        self.scalar_accumulator = Accumulator("scalar", violate)
         self.instruction = Instruction(-1, "", index, "", 0)
         self.counters = launch.trace.counters[index]
         #: How many nl.no_reorder() blocks are open.
@@ -339,6 +340,10 @@ class Core:
         return error
 
 
+def _ignore(error: MachineError) -> None:
+    """What happens to a broken rule that the launch does not check."""
+
+
 def flat(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:
     """[partitions, elements per partition] of an on-chip operand, [1, elements] of one in HBM."""
     if values.ndim == 2 and tensor.on_chip:
@@ -412,9 +417,7 @@ def _mark_lost(peer: Storage, tensor: Tensor, taken: Taken, by: str) -> None:
     hit = ByteMask(source.parts, source.row_bytes)
     hit.set(tensor, True, taken)
     part = slice(max(peer.part0, source.part0), min(peer.part0 + peer.parts, source.part0 + source.parts))
-    byte = slice(
-        max(peer.byte0, source.byte0), min(peer.byte0 + peer.row_bytes, source.byte0 + source.row_bytes)
-    )
+    byte = slice(max(peer.byte0, source.byte0), min(peer.byte0 + peer.row_bytes, source.byte0 + source.row_bytes))
     lost = hit.rows()[
         part.start - source.part0 : part.stop - source.part0, byte.start - source.byte0 : byte.stop - source.byte0
     ]

@@ -24,6 +24,7 @@ from conformance.tests.machine.tiles import (
     refused,
     stored,
 )
+from reference.neuroncore.errors import MachineWarning
 
 import nki.isa as nisa  # isort: skip
 import nki.language as nl  # isort: skip
@@ -168,6 +169,15 @@ def test_affine_select_works_in_place_and_takes_infinities() -> None:
     )["data"]
     assert (bits(got[:, :3]) == bits(data[:, :3])).all()
     assert (floats(got[:, 3:]) == -np.inf).all()
+
+
+def test_affine_select_takes_its_offset_from_a_register() -> None:
+    def program(t: Any) -> None:
+        register = nisa.register_alloc(-2)
+        nisa.affine_select(t.dst, [[1, 6]], 0, t.data, 0.0, cmp_op=nl.greater_equal, offset=register)
+
+    got = execute(program, {"data": np.ones((2, 6), np.float32)}, {"dst": ((2, 6), "float32")})["dst"]
+    assert got.tolist() == [[0, 0, 1, 1, 1, 1]] * 2
 
 
 @pytest.mark.parametrize(
@@ -353,6 +363,18 @@ def test_an_idle_instruction_leaves_the_accumulator_undefined() -> None:
     outputs = {"dst": ((2, 4), "float32"), "top": ((2, 1), "float32")}
     assert (execute(lambda t: program(t, False), inputs, outputs)["top"] == 1).all()
     assert refused(lambda t: program(t, True), inputs, outputs).rule == "accumulator.undefined"
+
+
+def test_an_undefined_accumulator_is_nan_where_checks_are_no_errors() -> None:
+    inputs = {"data": np.ones((2, 4), np.float32), "predicate": np.ones((2, 4), np.uint8)}
+    outputs = {"dst": ((2, 4), "float32"), "top": ((2, 1), "float32")}
+
+    def program(t: Any) -> None:
+        nisa.select_reduce(t.dst, t.predicate, t.data, 0.0, reduce_res=t.top, reduce_cmd=CMD.reduce)
+
+    assert np.isnan(execute(program, inputs, outputs, checks="off")["top"]).all()
+    with pytest.warns(MachineWarning, match="register of lane 0 is undefined"):
+        assert np.isnan(execute(program, inputs, outputs, checks="warn")["top"]).all()
 
 
 def test_the_vector_accumulator_is_shared() -> None:

@@ -12,6 +12,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from conformance.tests.machine.bench import out, run, tile
 from conformance.tests.machine.tiles import (
     INTEGERS,
     NUMERIC,
@@ -24,6 +25,7 @@ from conformance.tests.machine.tiles import (
     refused,
     stored,
 )
+from reference.neuroncore.options import Options
 from reference.numerics.profile import DEFAULT
 
 import nki.isa as nisa  # isort: skip
@@ -353,3 +355,18 @@ def test_every_dtype_is_legal_on_both_sides() -> None:
         if dtype in ("int32", "uint32"):
             expected = python_words("multiply", a, a, dtype)
         assert_same(combined((a, dtype), (a, dtype), dtype, "multiply"), expected, dtype)
+
+
+def test_without_precise_fp_low_precision_tiles_keep_fp32() -> None:
+    a, b = np.array([[1.0]], np.float32), np.array([[2.0**-20]], np.float32)
+
+    def kernel(a: Any, b: Any) -> Any:
+        x, y = tile(a), tile(b)
+        total = nl.ndarray((1, 1), nl.bfloat16, nl.sbuf)
+        nisa.tensor_tensor(total, x, y, nl.add)
+        rest = nl.ndarray((1, 1), nl.float32, nl.sbuf)
+        nisa.tensor_tensor(rest, total, x, nl.subtract)
+        return out(rest)
+
+    assert run(kernel, a, b).item() == 0
+    assert run(kernel, a, b, options=Options(precise_fp=False)).item() == 2.0**-20
