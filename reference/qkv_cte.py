@@ -54,7 +54,7 @@ class Block:
     @property
     def size(self) -> int:
         """Number of tokens."""
-        return self.tokens.stop - self.tokens.start
+        return int(self.tokens.stop - self.tokens.start)
 
     def tiles(self, extent: int) -> Iterator[tuple[int, slice]]:
         """(tile index, its rows) of an array with `extent` rows."""
@@ -193,8 +193,8 @@ class _Call:
         stationary, moving = self.passes(codes), self.weight_tiles
         psum = None
         for j in range(0, len(moving) - 1, 2):
-            pair = (tiles[j : j + 2].transpose(1, 0, 2) for tiles in (stationary, moving))
-            psum = double_row_pass(*pair, self.profile, acc=psum)
+            a, b = (tiles[j : j + 2].transpose(1, 0, 2) for tiles in (stationary, moving))
+            psum = double_row_pass(a, b, self.profile, acc=psum)
         if len(moving) % 2:
             psum = matmul_pass(stationary[-1], moving[-1], self.profile, acc=psum)
         assert psum is not None
