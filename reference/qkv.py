@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from reference import qkv_tkg
+from reference import qkv_cte, qkv_tkg
 from reference.contracts.qkv import Config, call_of, mode, validate_call
 from reference.numerics import DEFAULT, NumericsProfile
 from reference.qkv_truth import truth_of
@@ -49,11 +49,8 @@ def model(
         KernelArgumentError: the contract refuses the config or the inputs.
     """
     require(config, inputs)
-    if mode(config) == "TKG":
-        return qkv_tkg.model(config, inputs, profile, record)
-    from reference import qkv_cte
-
-    return qkv_cte.model(config, inputs, profile, record)
+    served_by = qkv_tkg.model if mode(config) == "TKG" else qkv_cte.model
+    return served_by(config, inputs, profile, record)
 
 
 def require(config: Config, inputs: Inputs) -> None:
