@@ -8,6 +8,7 @@ import numpy as np
 
 from reference.numerics import alu
 from reference.numerics.elementary import FUNCTIONS, with_accuracy
+from reference.numerics.subnormals import write_result
 
 from .accumulator import command_of
 from .core import Core
@@ -60,4 +61,4 @@ def exponential(
     output = with_accuracy(output, exp.is_exact(shifted, output), core.profile.exponential_gen4)
     if core.profile.exp_underflow == "flush":
         output = np.where(output < 2.0**-126, np.float32(0), output)
-    finish(core, target, source, output, command, "add", result, init)
+    finish(core, target, source, write_result(output, core.profile), command, "add", result, init)

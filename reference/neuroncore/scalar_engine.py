@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reference.numerics import alu
 from reference.numerics.cast import to_float32
 from reference.numerics.elementary import FUNCTIONS, activate, prelu
-from reference.numerics.operand import zero_subnormals
+from reference.numerics.subnormals import read_operand, write_result
 
 from .accumulator import command_of, lanes_of
 from .arithmetic import Step, apply_two, elementwise
@@ -190,12 +190,8 @@ def _scaled(core: Core, values: F32, factor: Any, term: Any) -> F32:
 
 
 def _evaluate(core: Core, name: str, values: F32) -> F32:
-    # Subnormals as U6 says: the tables themselves know nothing of it.
-    subnormals = core.profile.subnormals_alu
-    if subnormals in ("daz", "daz_ftz"):
-        values = zero_subnormals(values)
-    output = activate(name, values, core.profile)
-    return zero_subnormals(output) if subnormals in ("ftz", "daz_ftz") else output
+    # The functions know nothing of flushed subnormals (U6).
+    return write_result(activate(name, read_operand(values, core.profile), core.profile), core.profile)
 
 
 def _is_limited(name: str) -> bool:
@@ -279,7 +275,8 @@ def activate2(
     name = _function(op, ACTIVATIONS | {"prelu"})
     values = _staged(core, source, (op0, imm0, reverse0), (op1, imm1, reverse1))
     if name == "prelu":
-        output = prelu(values, fp32_vector(core, "relu_param", relu_param, source.shape[0]))
+        slope = fp32_vector(core, "relu_param", relu_param, source.shape[0])
+        output = write_result(prelu(read_operand(values, core.profile), slope), core.profile)
     else:
         if core.checked:
             _warn_outside(core, name, values)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import reduce_add
+from reference.numerics.subnormals import read_operand, write_result
 
 Array = NDArray[Any]
 Moments = tuple[Array, Array]
@@ -28,8 +29,9 @@ def bn_stats(x: Array, profile: NumericsProfile = DEFAULT) -> Array:
     NaN and infinity follow the operations. An odd half without elements (n = 1) is (0, 0, 0), or (0, NaN,
     NaN) by profile V7 `bn_empty`; the sums take the order of V2.
     """
-    halves = [_half(x[..., start::2], profile) for start in (0, 1)]
-    return np.concatenate(halves, axis=-1)
+    values = read_operand(x, profile)
+    halves = [_half(values[..., start::2], profile) for start in (0, 1)]
+    return write_result(np.concatenate(halves, axis=-1), profile)
 
 
 def bn_aggr(triples: Array, profile: NumericsProfile = DEFAULT) -> Array:
@@ -37,14 +39,15 @@ def bn_aggr(triples: Array, profile: NumericsProfile = DEFAULT) -> Array:
 
     N = sum c, mean = (sum c m) / N, variance = (sum (M2 + c (m - mean)^2)) / N; NaN where all counts are 0.
     """
-    count, mean, m2 = (triples[..., i::3] for i in range(3))
+    values = read_operand(triples, profile)
+    count, mean, m2 = (values[..., i::3] for i in range(3))
     with np.errstate(all="ignore"):
         total = reduce_add(count, profile)
         centre = reduce_add(count * mean, profile) / total
         deviation = mean - centre[..., None]
         spread = m2 + count * (deviation * deviation)
         variance = reduce_add(spread, profile) / total
-    return np.stack([centre, variance], axis=-1)
+    return write_result(np.stack([centre, variance], axis=-1), profile)
 
 
 def _half(x: Array, profile: NumericsProfile) -> Array:

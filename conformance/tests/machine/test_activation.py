@@ -339,6 +339,15 @@ def test_the_profile_moves_inexact_results(profile: dict[str, Any], expected: fl
     assert_same(got, np.array([[expected, 1.0]], np.float32))
 
 
+def test_subnormals_follow_the_profile() -> None:
+    data = np.array([[2.0**-130, -(2.0**-130), 2.0**-70]], np.float32)
+    cases = {"keep": [2.0**-130, -(2.0**-130), 2.0**-70], "daz": [0.0, -0.0, 2.0**-70], "ftz": [0.0, -0.0, 2.0**-70]}
+    for rule, expected in cases.items():
+        profile = DEFAULT.replace(subnormals_alu=rule)
+        assert_same(evaluated("copy", data, profile=profile), np.array([expected], np.float32), rule)
+        assert evaluated("square", data[:, 2:], profile=profile).item() == (0 if rule == "ftz" else 2.0**-140)
+
+
 def test_exp_underflow_follows_the_profile() -> None:
     data = np.array([[-90.0]], np.float32)
     assert evaluated("exp", data)[0, 0] == real("exp", -90.0) > 0
