@@ -19,7 +19,7 @@ from .tensor import Tensor
 _MAX_FREE_AXES = 4
 
 #: Frames of these packages belong to the machine, not to a kernel.
-_OWN = ("reference.", "nki.", "nki_")
+_OWN = ("reference.", "nki.", "nki_cpu_simulator")
 
 
 class NkiInstruction:

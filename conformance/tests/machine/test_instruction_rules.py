@@ -162,6 +162,15 @@ def test_unknown_keywords_are_refused(row: Row) -> None:
         issue(row, change=lambda tiles, anchor: {"mask": None})
 
 
+@pytest.mark.parametrize("module", ["kernels.mine", "nki_kernels.attention", "references", "nkilib.core"])
+def test_kernels_of_any_module_name_are_blamed(module: str) -> None:
+    source = "def kernel(a):\n    nisa.tensor_copy(a, a)\n"
+    space = {"__name__": module, "nisa": nisa}
+    exec(compile(source, "somewhere.py", "exec"), space)
+    error = refusal(space["kernel"], np.zeros((1, 1), np.float32))
+    assert (error.location or "").endswith("somewhere.py:2")
+
+
 # --- operands ---------------------------------------------------------------------------------------------
 
 
