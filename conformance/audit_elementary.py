@@ -191,9 +191,7 @@ def neighbours(y: Array) -> tuple[Array, Array]:
         below = widened(np.nextafter(y, np.float32(-np.inf)))
         above = widened(np.nextafter(y, np.float32(np.inf)))
     here = widened(y)
-    return np.where(y == -np.inf, -np.inf, (below + here) / 2), np.where(
-        y == np.inf, np.inf, (here + above) / 2
-    )
+    return np.where(y == -np.inf, -np.inf, (below + here) / 2), np.where(y == np.inf, np.inf, (here + above) / 2)
 
 
 def verdict(
@@ -233,9 +231,7 @@ class Row:
     wrong: list[tuple[tuple[float, ...], float]] = field(default_factory=list)
 
 
-def audit(
-    name: str, arguments: tuple[Array, ...], witness: Any, function: Callable[..., Array], slow: int
-) -> Row:
+def audit(name: str, arguments: tuple[Array, ...], witness: Any, function: Callable[..., Array], slow: int) -> Row:
     """Check `function` at finite float32 `arguments` (one array per argument)."""
     row, start = Row(name, inputs=len(arguments[0]), slow=slow), time.perf_counter()
     results = function(*arguments)
@@ -303,12 +299,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     witness = FlintWitness() if options.witness == "flint" else MpmathWitness()
     values = np.concatenate([bfloat16_codes(), random_inputs(options.inputs, options.seed)])
-    print(
-        f"witness {witness.name}; all bfloat16 codes and {options.inputs} random float32, seed {options.seed}"
-    )
-    print(
-        f"{'function':22} {'inputs':>9} {'wrong':>6} {'undecided':>9} {'slow':>6} {'slow share':>10} {'s':>6}"
-    )
+    print(f"witness {witness.name}; all bfloat16 codes and {options.inputs} random float32, seed {options.seed}")
+    print(f"{'function':22} {'inputs':>9} {'wrong':>6} {'undecided':>9} {'slow':>6} {'slow share':>10} {'s':>6}")
     failed = False
     for name in options.functions.split(","):
         row = audit_named(name, values, witness)

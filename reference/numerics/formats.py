@@ -149,9 +149,7 @@ _FLOAT16 = _float("float16", np.float16, 5, 10, 65504.0)
 _E4M3 = _float("float8_e4m3", ml_dtypes.float8_e4m3, 4, 3, 240.0, "float8e4")
 _E4M3FN = _float("float8_e4m3fn", ml_dtypes.float8_e4m3fn, 4, 3, 448.0, has_inf=False)
 _E5M2 = _float("float8_e5m2", ml_dtypes.float8_e5m2, 5, 2, 57344.0, "float8e5")
-_E2M1 = replace(
-    _float("float4_e2m1fn", ml_dtypes.float4_e2m1fn, 2, 1, 6.0, has_inf=False, has_nan=False), bits=4
-)
+_E2M1 = replace(_float("float4_e2m1fn", ml_dtypes.float4_e2m1fn, 2, 1, 6.0, has_inf=False, has_nan=False), bits=4)
 
 #: The formats NKI has a dtype name for.
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -178,13 +176,9 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 #: Formats that exist only as lanes of a packed one; NKI has no dtype name for them.
 LANE_FORMATS: Mapping[str, Format] = MappingProxyType({_E2M1.name: _E2M1})
 
-_BY_NAME = {
-    name: row for row in (*FORMATS.values(), *LANE_FORMATS.values()) for name in (row.name, *row.aliases)
-}
+_BY_NAME = {name: row for row in (*FORMATS.values(), *LANE_FORMATS.values()) for name in (row.name, *row.aliases)}
 #: tfloat32, bool_ and the packed formats share a container with a plain type: a NumPy dtype means that one.
-_BY_STORAGE = {
-    row.storage: row for row in _BY_NAME.values() if row.kind in ("float", "int") and row.name != "tfloat32"
-}
+_BY_STORAGE = {row.storage: row for row in _BY_NAME.values() if row.kind in ("float", "int") and row.name != "tfloat32"}
 _BY_STORAGE[np.dtype(np.bool_)] = _BOOL
 
 

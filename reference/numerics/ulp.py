@@ -84,9 +84,7 @@ def _format_for(fmt: object, first: Array, second: Array) -> Format:
         raise ValueError(f"ulp_distance: unpack {row.name} first, its items are no numbers")
     for array in (first, second):
         if array.dtype != row.storage:
-            raise ValueError(
-                f"ulp_distance: {row.name} is stored as {row.storage}, got an array of {array.dtype}"
-            )
+            raise ValueError(f"ulp_distance: {row.name} is stored as {row.storage}, got an array of {array.dtype}")
     return row
 
 

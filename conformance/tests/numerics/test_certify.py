@@ -102,9 +102,7 @@ def test_nearest_float32_by_definition() -> None:
         (0, 5, 0.0),
     ],
 )
-def test_nearest_float32_at_ties_and_at_the_ends_of_the_range(
-    mantissa: int, exponent: int, expected: float
-) -> None:
+def test_nearest_float32_at_ties_and_at_the_ends_of_the_range(mantissa: int, exponent: int, expected: float) -> None:
     assert bits(nearest_float32(mantissa, exponent)) == bits(expected)
 
 

@@ -115,9 +115,7 @@ def test_foreign_dtypes_are_known_by_how_they_print() -> None:
     assert format_of(Foreign()).name == "bfloat16"
 
 
-@pytest.mark.parametrize(
-    "given", [None, float, "float64", np.int64, "", "bf16", object, 3, np.dtype(">f4")], ids=repr
-)
+@pytest.mark.parametrize("given", [None, float, "float64", np.int64, "", "bf16", object, 3, np.dtype(">f4")], ids=repr)
 def test_what_is_no_nki_dtype_is_refused_in_one_line(given: object) -> None:
     with pytest.raises(ValueError, match="is not an NKI dtype") as caught:
         format_of(given)
