@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reference.float_to_int import floor_to_int32
 
 if TYPE_CHECKING:
     from reference.contracts.attention_segmented_cte import Config
+
+Bool = NDArray[np.bool_]
 
 #: Queries of a group, and keys of a value tile: the partitions of the PE array.
 PARTITIONS = 128
@@ -128,15 +131,24 @@ class Segment:
             return False
         return self.window is None or keys[-1] >= lowest - (self.window - 1)
 
-    def visible(self, queries: range) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-        """Which keys [queries, length] the queries of the slice see."""
-        key = np.arange(self.length)[None]
-        found = np.broadcast_to((key >= self.loaded_from) & (key < self.loaded_to), (len(queries), self.length))
+    def visible(self, queries: range, keys: range) -> Bool | None:
+        """Which keys the queries of the slice see, [queries, keys]; None where they see all."""
+        if self._all_visible(queries, keys):
+            return None
+        key = np.arange(keys.start, keys.stop)[None]
+        found = (key >= self.loaded_from) & (key < self.loaded_to)
         if self.diagonal is None:
-            return found
+            return np.broadcast_to(found, (len(queries), len(keys)))
         own = self.diagonal + np.arange(queries.start, queries.stop)[:, None]
         found = found & (key <= own)
         return found if self.window is None else found & (key > own - self.window)
+
+    def _all_visible(self, queries: range, keys: range) -> bool:
+        loaded = self.loaded_from <= keys[0] and keys[-1] < self.loaded_to
+        if self.diagonal is None or not loaded:
+            return loaded
+        causal = keys[-1] <= self.diagonal + queries[0]
+        return causal and (self.window is None or keys[0] > self.diagonal + queries[-1] - self.window)
 
 
 def segments(config: Config, part: Slice, prior: int, offset: int | None = None) -> Iterator[Segment]:
@@ -146,7 +158,7 @@ def segments(config: Config, part: Slice, prior: int, offset: int | None = None)
         prior: the value of `prior_tokens`.
         offset: the value of `kvp_offset`, None without it.
     """
-    if config.window:
+    if config.sliding_window:
         yield window_segment(config, part, prior)
         return
     size = config.prior_seg_size
@@ -170,9 +182,9 @@ def segments(config: Config, part: Slice, prior: int, offset: int | None = None)
 
 def window_segment(config: Config, part: Slice, prior: int) -> Segment:
     """Whole key tiles of prior tokens, right-aligned, and the slice's own tokens behind them."""
-    area = KEY_TILE * -(-config.window // KEY_TILE)
+    area = KEY_TILE * -(-config.sliding_window // KEY_TILE)
     before = prior + part.first
-    first = max(area - config.window, area - before)
+    first = max(area - config.sliding_window, area - before)
     return Segment(
-        WINDOW, before - area, area + part.length, first, area + part.length, area, config.window, skips=True
+        WINDOW, before - area, area + part.length, first, area + part.length, area, config.sliding_window, skips=True
     )
