@@ -255,6 +255,16 @@ def test_rows_outside_are_skipped_or_refused(bad: int) -> None:
     assert (error.rule, "row 1" in str(error)) == ("bounds", True)
 
 
+def test_a_negative_index_is_outside_even_where_it_would_meet_memory() -> None:
+    def kernel(v: Any, i: Any) -> Any:
+        x = nl.full((2, 3), -1, nl.int32)
+        view = v.ap([[3, 2], [1, 3]], offset=3, vector_offset=tile(i))
+        nisa.dma_copy(x, view, oob_mode=nisa.oob_mode.skip)
+        return out(x)
+
+    assert run(kernel, V.reshape(10, 3), index([-1, 1])).tolist() == [[-1, -1, -1], [6, 7, 8]]
+
+
 def test_a_row_that_is_half_outside_is_left_out_whole() -> None:
     def kernel(v: Any, i: Any) -> Any:
         x = nl.full((2, 3), -1, nl.int32)

@@ -227,6 +227,20 @@ def test_meant_accumulation_onto_what_was_read_is_accepted(second: bool) -> None
     assert (run(twice((None, second), read), ONES) == (6 if second else 3)).all()
 
 
+@pytest.mark.parametrize("between", [read, clear])
+def test_a_new_sum_may_be_continued(between: Any) -> None:
+    def kernel(a: Any) -> Any:
+        x = tile(a)
+        result = nl.ndarray((2, 4), nl.float32, nl.psum)
+        nisa.nc_matmul(result, x[:, :2], x[:, :4])
+        between(result)
+        nisa.nc_matmul(result, x[:, :2], x[:, :4], accumulate=False)
+        nisa.nc_matmul(result, x[:, :2], x[:, :4])
+        return out(result)
+
+    assert (run(kernel, ONES) == 6).all()
+
+
 @pytest.mark.parametrize("generation", ["gen2", "gen3"])
 @pytest.mark.parametrize("second", [None, True])
 def test_accumulation_onto_foreign_data_is_caught(generation: str, second: Any) -> None:

@@ -307,6 +307,8 @@ def test_the_same_array_twice_is_the_same_memory() -> None:
         return out(tile(y))
 
     assert (run(kernel, cache, cache, A) == A).all()
+    strided = np.zeros((4, 2), np.float32).T
+    assert (run(kernel, strided, strided, A) == A).all()
 
 
 def test_returned_views_give_their_elements() -> None:

@@ -79,6 +79,21 @@ def test_masked_and_gathered_writes_mark_their_elements_only() -> None:
     assert tap.values[1].tolist() == [0, 0, 0, 0]
 
 
+def test_a_tap_does_not_show_what_the_memory_held_before() -> None:
+    def skipping(a: Any, i: Any) -> Any:
+        before = nl.ndarray((2, 4), nl.float32, address=(0, 0))
+        nisa.memset(before, 7.0)
+        x = nl.ndarray((2, 4), nl.float32, name="x", address=(0, 0))
+        view = a.ap([[4, 2], [1, 4]], vector_offset=tile(i))
+        nisa.dma_copy(x, view, oob_mode=nisa.oob_mode.skip)
+        del before
+        return out(x[0:1])
+
+    tap = launch(skipping, A, np.array([[2], [9]], np.int32), options=ALL).trace.taps[0, "x", 0]
+    assert tap.values.tolist() == [[8, 9, 10, 11], [0, 0, 0, 0]]
+    assert tap.writers.tolist() == [[0] * 4, [-1] * 4]
+
+
 def test_equal_names_are_numbered_per_core() -> None:
     def again(a: Any) -> Any:
         for value in (1.0, 2.0):

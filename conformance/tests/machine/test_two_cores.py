@@ -346,6 +346,21 @@ def test_races_are_found_whichever_core_comes_first() -> None:
         assert "reads and writes" in str(error) or "writes and reads" in str(error)
 
 
+def test_a_barrier_orders_nothing_before_the_last_core_comes() -> None:
+    def kernel(a: Any, column: int) -> Any:
+        result = shared((1, 2))
+        me = nl.program_id()
+        for _ in range(20 * me):  # core 0 waits at the barrier long before core 1 writes
+            nisa.memset(nl.ndarray((1, 1), nl.float32), 0)
+        column = column if me else 0
+        nisa.dma_copy(result[:, column : column + 1], number(1.0, (1, 1)))
+        nisa.core_barrier(result, (0, 1))
+        return result
+
+    run(kernel, A, 1, cores=2)
+    assert isinstance(refusal(kernel, A, 0, cores=2), RaceError)
+
+
 def test_a_race_of_two_bytes_in_strided_views() -> None:
     def kernel(a: Any, other: int) -> Any:
         result = shared((1, 8))
