@@ -91,7 +91,8 @@ def cast(x: Any, fmt: object, profile: NumericsProfile = DEFAULT, *, rounding: s
     target = format_of(fmt)
     plain = rounding == "rne" and profile.subnormals_cast == "keep"
     if plain and target.storage == _BFLOAT16 and type(x) is np.ndarray and x.dtype == _FLOAT32 and x.ndim:
-        return x.astype(_BFLOAT16)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return x.astype(_BFLOAT16)
     if rounding not in ("rne", "rz"):
         raise ValueError(f"cast: rounding {rounding!r} is not known; choose 'rne' or 'rz'")
     if target.kind == "packed":

@@ -7,6 +7,7 @@ midpoint between each code and the next and the float32 and float64 numbers arou
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -408,6 +409,15 @@ def test_misuse_is_refused() -> None:
         to_float32(np.zeros(1, np.uint16), "float8_e5m2_x4")
     with pytest.raises(ValueError, match="not an NKI dtype"):
         to_float32(np.zeros(1, np.complex64))
+
+
+def test_no_conversion_warns_of_what_it_is_meant_to_do() -> None:
+    x = np.uint32([0x7F800001, 0xFF800001, 0x7F7FFFFF, 0x7F800000, 0x00000001]).view(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in FORMATS:
+            if FORMATS[name].lanes == 1:
+                to_float32(cast(x, name))
 
 
 def test_the_input_is_never_written() -> None:
