@@ -73,3 +73,10 @@ def test_install_twice_leaves_one_finder() -> None:
 def test_start_of_the_interpreter_stays_light() -> None:
     heavy = _python("import reference; print([m for m in ('numpy', 'ml_dtypes', 'nki') if m in sys.modules])")
     assert heavy == "[]"
+
+
+def test_older_package_is_answered_for_until_it_is_installed(tmp_path: Path) -> None:
+    code = "import importlib.util as u, reference; print(u.find_spec('neuronxcc').origin)"
+    assert Path(_python(code, "-S")) == dropin.OLDER_HOME / "__init__.py"
+    _write(tmp_path / "neuronxcc/__init__.py")
+    assert Path(_python(code, "-S", path=tmp_path)) == tmp_path / "neuronxcc/__init__.py"
