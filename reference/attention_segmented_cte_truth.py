@@ -124,7 +124,7 @@ def exact_softmax(scores: Array, sink: float | None) -> tuple[Array, Array, Arra
 
 def weighted(weights: Array, values: Array) -> Array:
     """weights @ values, where a weight of 0 silences NaN and infinity."""
-    sound = np.isfinite(values).all(axis=1)
+    sound: Bool = np.asarray(np.isfinite(values).all(axis=1))
     found: Array = weights @ np.where(sound[:, None], values, 0.0)
     for token in np.flatnonzero(~sound):
         hit = weights[:, token] > 0
