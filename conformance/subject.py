@@ -101,7 +101,8 @@ class Call:
 
     `function` is the `nki.jit` object (or a wrapper kernel around it); `lnc` the number of cores;
     `returns` names the returned tensors in order; `in_place` maps an output name to the keyword
-    argument that carries it. Arrays are in storage dtypes; backends never change them.
+    argument that carries it. `target` is the instance family the launch needs ("trn3"), '' for whatever the
+    backend has. Arrays are in storage dtypes; backends never change them.
     """
 
     function: Callable[..., Any]
@@ -109,6 +110,7 @@ class Call:
     returns: tuple[str, ...]
     lnc: int = 1
     in_place: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
 
 
 class Backend(Protocol):

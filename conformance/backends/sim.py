@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +12,9 @@ from conformance.backends.outputs import fresh_arguments, named_outputs
 from conformance.subject import Arrays, Call
 from reference.neuroncore.options import Options
 from reference.neuroncore.trace import Trace
+
+#: What the machine reads its generation from, as the official simulator does.
+_TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 
 
 @dataclass(frozen=True)
@@ -37,5 +43,21 @@ class SimBackend:
         arguments = fresh_arguments(call)
         kernel: Any = nki.simulate(call.function)
         options = self.options.but(in_place=frozenset(call.in_place.values()))
-        result = kernel[call.lnc].launch((), arguments, options)
+        with _target(call.target):
+            result = kernel[call.lnc].launch((), arguments, options)
         return Simulated(named_outputs(call, result.outputs, arguments), result.trace)
+
+
+@contextlib.contextmanager
+def _target(name: str) -> Iterator[None]:
+    """Launches inside run on the generation of this instance family; '' leaves it as it is."""
+    before = os.environ.get(_TARGET)
+    if name:
+        os.environ[_TARGET] = name
+    try:
+        yield
+    finally:
+        if name and before is None:
+            del os.environ[_TARGET]
+        elif before is not None:
+            os.environ[_TARGET] = before
