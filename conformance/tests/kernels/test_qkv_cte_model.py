@@ -21,7 +21,7 @@ from conformance.tests.kernels.qkv_cte_by_hand import CteTable
 from conformance.tests.kernels.qkv_cte_inputs import cte_inputs, packed, swizzled
 from conformance.tests.kernels.qkv_inputs import Inputs, stored
 from reference.contracts.qkv import CONTRACT, Config, mode
-from reference.numerics import CHAIN
+from reference.numerics import CHAIN, NumericsProfile, variants
 from reference.numerics.cast import to_float32
 from reference.qkv import model, truth
 from reference.qkv_cte import token_blocks
@@ -195,6 +195,15 @@ def test_a_chain_of_additions_stays_within_the_bound(name: str) -> None:
     config = replace(BOUNDED[name], S=100, H=512, I=64, d_head=16)
     inputs = cte_inputs(config)
     assert faults(config, inputs, model(config, inputs, CHAIN)) == []
+
+
+@pytest.mark.parametrize("profile", [row for _, row in variants()], ids=[name for name, _ in variants()])
+@pytest.mark.parametrize("name", ["static-rms-rope", "layer", "mx-layer-rope", "block-cache-rope"])
+def test_every_noise_class_answer_stays_within_the_bound(name: str, profile: NumericsProfile) -> None:
+    heads = {"d_head": 8, "num_q_heads": 4, "num_kv_heads": 1}
+    config = replace(BOUNDED[name], S=129, H=512, I=48, **heads)
+    inputs = cte_inputs(config)
+    assert faults(config, inputs, model(config, inputs, profile)) == []
 
 
 @pytest.mark.parametrize("name", BOUNDED)
