@@ -1,7 +1,8 @@
 """RMSNorm and LayerNorm of decode: few tokens, H spread over the partitions.
 
-A tile is [128, tokens, columns]: partition p, column c = shard * H1s + j hold h = shard * H/n + p * H1s + j. Sums over H
-are a free-axis sum per partition and one matmul with a constant, which adds the partitions and spreads the result.
+A tile is [128, tokens, columns]: partition p, column c = shard * H1s + j hold h = shard * H/n + p * H1s + j. Sums
+over H are a free-axis sum per partition and one matmul with a constant, which adds the partitions and spreads the
+result.
 Both cores norm all tokens, so that nothing is exchanged; each keeps the columns of its own shard.
 """
 

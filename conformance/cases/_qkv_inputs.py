@@ -29,7 +29,7 @@ def fits(config: Config, lane: str) -> bool:
         # One-hot rows and integers survive a projection, not a norm or a rotation.
         return exact and config.quantization in ("NONE", "STATIC", "ROW")
     if lane == "near_constant":
-        return config.norm == "LAYER_NORM" and config.dtype == "float32" or config.norm == "LAYER_NORM"
+        return config.norm == "LAYER_NORM"
     if lane == "mx_edge":
         return config.quantization == "MX" and config.norm == "NO_NORM" and not config.fused_residual_add
     if lane == "fp8_edge":

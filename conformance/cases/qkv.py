@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -247,7 +246,9 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 _CI, _GOLDEN, _CHECK = frozenset({"ci"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
 
 
-def _case(name: str, base: Mapping[str, Any], lane: str = "normal", tags: frozenset[str] = _GOLDEN, **more: Any) -> Case:
+def _case(
+    name: str, base: Mapping[str, Any], lane: str = "normal", tags: frozenset[str] = _GOLDEN, **more: Any
+) -> Case:
     return Case(name, Config(**{**base, **more}), lane, 0, tags)
 
 
@@ -255,8 +256,9 @@ _LLAMA: dict[str, Any] = {
     "H": 8192, "I": 1280, "d_head": 128, "num_q_heads": 8, "num_kv_heads": 1, "lnc": 2, "norm": "RMS_NORM",
     "gamma": "bfloat16",
 }  # fmt: skip
-_TKG: dict[str, Any] = {"B": 2, "S": 3, "H": 1024, "I": 640, "d_head": 128, "num_q_heads": 3, "num_kv_heads": 1, "lnc": 2}
-_CTE: dict[str, Any] = {"B": 1, "S": 150, "H": 512, "I": 640, "d_head": 128, "num_q_heads": 3, "num_kv_heads": 1, "lnc": 2}
+_GQA: dict[str, Any] = {"I": 640, "d_head": 128, "num_q_heads": 3, "num_kv_heads": 1, "lnc": 2}
+_TKG: dict[str, Any] = {"B": 2, "S": 3, "H": 1024, **_GQA}
+_CTE: dict[str, Any] = {"B": 1, "S": 150, "H": 512, **_GQA}
 _RMS: dict[str, Any] = {"norm": "RMS_NORM", "gamma": "bfloat16"}
 _LN: dict[str, Any] = {"norm": "LAYER_NORM", "gamma": "float32", "beta": "bfloat16"}
 _STATIC: dict[str, Any] = {"quantization": "STATIC", "weight_dtype": FP8, "bias": "bfloat16"}
