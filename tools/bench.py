@@ -28,6 +28,14 @@ from reference.numerics.cast import to_float32
 from reference.numerics.dot import chain_dot, exact_dot
 from reference.numerics.formats import format_of
 from tools import selection
+from tools.bench_machine import (
+    LAUNCHES,
+    ROWS,
+    InstructionFigures,
+    MemoryFigures,
+    measure_instruction,
+    measure_memory,
+)
 from tools.output import console, require_folder, write_json
 from tools.pool import run_all
 
@@ -45,6 +53,7 @@ class KernelFigures:
     model_ratio: float
     sim_ratio: float | None
     model_peak_mib: float
+    sim_peak_mib: float | None
 
 
 @dataclass(frozen=True)
@@ -86,11 +95,12 @@ DOT_ROWS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One row: of a kernel, or of the dot table where `kernel` is empty."""
+    """One row: of a kernel, or where `kernel` is empty of the table that `table` names."""
 
     kernel: str
     row: int
     repeats: int
+    table: str = "dot"
 
 
 def bench(
@@ -98,24 +108,36 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Measurements per figure; the median counts.", min=1)] = 5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> int:
-    """Ratios of model and simulated kernel to plain NumPy, and the exact dot product against sgemm."""
+    """Ratios of model and simulated kernel to plain NumPy, the exact dot product, and what the machine costs."""
     chosen = selection.subjects(kernels or [])
     require_folder(json_file)
     todo = [Job(subject.name, row, repeats) for subject in chosen for row in range(len(subject.bench))]
     todo += [Job("", row, repeats) for row in range(len(DOT_ROWS))]
+    if available("sim").here:
+        todo += [Job("", row, repeats, "machine") for row in range(len(ROWS))]
+        todo.append(Job("", 0, repeats, "memory"))
     figures = run_all(measure, todo, 1, "measuring", apart=True)
     ladder = [one for one in figures if isinstance(one, KernelFigures)]
     dots = [one for one in figures if isinstance(one, DotFigures)]
+    machine = [one for one in figures if isinstance(one, InstructionFigures)]
+    memory = [one for one in figures if isinstance(one, MemoryFigures)]
     if json_file is not None:
-        kernel_rows, dot_rows = [asdict(one) for one in ladder], [asdict(one) for one in dots]
-        write_json(json_file, {"command": "bench", "version": 1, "kernels": kernel_rows, "dots": dot_rows})
+        tables: dict[str, list[Any]] = {"kernels": ladder, "dots": dots, "instructions": machine, "memory": memory}
+        rows = {name: [asdict(one) for one in table] for name, table in tables.items()}
+        write_json(json_file, {"command": "bench", "version": 1, **rows})
     if json_file != Path("-"):
-        console().print(_kernel_table(ladder), "", _dot_table(dots))
+        console().print(_kernel_table(ladder), "", _dot_table(dots), "", _machine_table(machine))
+        for one in memory:
+            console().print(_memory_line(one), soft_wrap=True, highlight=False)
     return 0
 
 
-def measure(job: Job) -> KernelFigures | DotFigures:
+def measure(job: Job) -> KernelFigures | DotFigures | InstructionFigures | MemoryFigures:
     """The figures of one row, measured in this process."""
+    if job.table == "machine":
+        return measure_instruction(ROWS[job.row], job.repeats)
+    if job.table == "memory":
+        return measure_memory()
     if not job.kernel:
         return _measure_dot(DOT_ROWS[job.row], job.repeats)
     subject = selection.subject(job.kernel)
@@ -140,6 +162,7 @@ def _measure_kernel(subject: Subject, row: Bench, repeats: int) -> KernelFigures
         seconds["model"] / seconds["numpy"],
         seconds["sim"] / seconds["numpy"] if "sim" in seconds else None,
         _peak_mib(steps["model"]),
+        _peak_mib(steps["sim"]) if "sim" in steps else None,
     )
 
 
@@ -180,14 +203,32 @@ def _peak_mib(step: Callable[[], Any]) -> float:
 
 
 def _kernel_table(figures: list[KernelFigures]) -> Table:
-    table = _table("kernel", "row", "NumPy fp32 ms", "model / NumPy", "sim / NumPy", "model peak MiB")
+    table = _table("kernel", "row", "NumPy fp32 ms", "model / NumPy", "sim / NumPy", "model MiB", "sim MiB")
     for one in figures:
-        sim = "-" if one.sim_ratio is None else f"{one.sim_ratio:.1f}"
         milliseconds = f"{one.numpy_seconds * 1e3:.2f}"
-        table.add_row(
-            one.kernel, one.row, milliseconds, f"{one.model_ratio:.1f}", sim, f"{one.model_peak_mib:.1f}"
-        )
+        peaks = f"{one.model_peak_mib:.1f}", _number(one.sim_peak_mib)
+        table.add_row(one.kernel, one.row, milliseconds, f"{one.model_ratio:.1f}", _number(one.sim_ratio), *peaks)
     return table
+
+
+def _machine_table(figures: list[InstructionFigures]) -> Table:
+    table = _table("instruction", "", "us, all checks", "us, no checks", "/ plain", "", "aim")
+    for one in figures:
+        aim = "" if one.aim is None else f"{one.aim:.0f}" + (" us" if one.ratio is None else "x")
+        ratio = _number(one.ratio, "")
+        table.add_row(one.row, "", f"{one.checked_us:.1f}", f"{one.unchecked_us:.1f}", ratio, one.plain, aim)
+    return table
+
+
+def _memory_line(one: MemoryFigures) -> str:
+    return (
+        f"one core: {one.core_mib:.0f} MiB of SBUF and PSUM, shadowed only where tiles are written in part; "
+        f"a small launch {one.launch_us:.0f} us; {LAUNCHES:,} launches grew the process by {one.grown_kib:.0f} KiB"
+    )
+
+
+def _number(value: float | None, none: str = "-") -> str:
+    return none if value is None else f"{value:.1f}"
 
 
 def _dot_table(figures: list[DotFigures]) -> Table:
