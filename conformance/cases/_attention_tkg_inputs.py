@@ -92,8 +92,9 @@ def _kept(config: Config, lane: str, stream: Stream) -> tuple[Bools, Array]:
         lengths[:] = 0
     elif lane not in ("shift", "rising"):
         # A third full, a third anything (none at all included), a third beyond the room that prior tokens have.
-        lengths = stream.child("lengths").integers(0, room + 1, c.bs)
-        kind = stream.child("kind").integers(0, 3, c.bs)
+        # Poison needs something to be dropped: there every context ends somewhere inside.
+        lengths = stream.child("lengths").integers(0, max(1, room) if lane == "poison" else room + 1, c.bs)
+        kind = np.full(c.bs, 2) if lane == "poison" else stream.child("kind").integers(0, 3, c.bs)
         lengths = np.where(kind == 0, room, lengths)
         lengths = np.where((kind == 1) & c.use_pos_id, room + c.s_active, lengths)
     prior = np.arange(room) < lengths[:, None, None, None]
