@@ -8,6 +8,7 @@ again by its id.
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -733,6 +734,19 @@ def test_the_largest_legal_weight_is_projected_qkv1() -> None:
     inputs["input"][:] = 1
     inputs["fused_qkv_weights"] = stored(np.tile(np.arange(4096) % 251 / 128, (128, 1)), BF16)
     assert (model(config, inputs)["out"] == stored(np.arange(4096) % 251, BF16)).all()
+
+
+def test_memory_does_not_grow_with_the_prompt_beyond_its_result() -> None:
+    peaks = []
+    for tokens in (1024, 4096):
+        config = Config(B=1, S=tokens, H=4096, I=16, **RMS)
+        inputs = cte_inputs(config)
+        tracemalloc.start()
+        model(config, inputs)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # 3072 tokens more: their results twice, as blocks and joined, and no float32 copy (48 MiB) of the input.
+    assert peaks[1] - peaks[0] < 2**20
 
 
 @pytest.mark.parametrize("name", TABLE)
