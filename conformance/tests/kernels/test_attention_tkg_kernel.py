@@ -390,6 +390,25 @@ def test_a_manager_made_on_the_host_is_not_moved_by_two_cores() -> None:
     assert (space.peak, space.scopes) == (0, [])
 
 
+@pytest.mark.parametrize("rope", [False, True], ids=["plain", "rope"])
+def test_the_callers_queries_and_keys_stay_as_they_were(rope: bool) -> None:
+    config = config_of(2, 2, 3, 512, 64, fuse_rope=rope, qk_in_sb=True)
+    inputs = SUBJECT.build(config, "normal", 0)
+    kept: list[Any] = []
+
+    def attend(q: Any, k_active: Any, *rest: Any, **named: Any) -> Any:
+        found = SUBJECT.load()(q, k_active, *rest, **named)
+        # The tiles' bytes at the end of the call, on each core.
+        kept.append((np.array(q.array()), np.array(k_active.array())))
+        return found
+
+    outputs(config, inputs, attend=attend)
+    assert len(kept) == 2
+    for q, k_active in kept:
+        assert same_bits(q, inputs["q"]).all()
+        assert same_bits(k_active, inputs["k_active"]).all()
+
+
 def test_too_little_memory_is_told_by_scope_and_tile() -> None:
     config = config_of(2, 8, 1, 8192, 128, lnc=1)
     inputs = SUBJECT.build(config, "normal", 0)
