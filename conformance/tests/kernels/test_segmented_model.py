@@ -8,6 +8,7 @@ table entries are poison in every test. Every test is deterministic: run it agai
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,19 @@ def test_ranks_of_a_divided_cache_join_to_the_whole() -> None:
     weights = [np.exp(-p["neg_max"] - top) / p["sum_recip"] for p in parts]
     joined = sum(w[..., None] * p["out"] for w, p in zip(weights, parts, strict=True)) / sum(weights)[..., None]
     assert (np.abs(joined - truth(whole, inputs)["out"]) <= 2 * bound(whole, inputs)["out"]).all()
+
+
+def test_memory_grows_with_the_chunk_and_not_with_the_prior() -> None:
+    peaks = {}
+    for prior, queries in ((1024, 256), (16384, 256), (1024, 2048)):
+        config = config_of(prior, block_size=128, seqlen_q=queries, d_head=64)
+        inputs = build(config, prior)
+        tracemalloc.start()
+        model(config, inputs)
+        peaks[prior, queries] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[16384, 256] < 1.1 * peaks[1024, 256]
+    assert peaks[1024, 2048] > 1.5 * peaks[1024, 256]
 
 
 # --- skipped pages and poison -----------------------------------------------------------------------------
