@@ -5,6 +5,8 @@ import nki.language as nl
 
 #: Elements per partition that the GpSimd's own DMA moves, of any dtype: 1024 B of 32-bit, 512 B of 16-bit values.
 GPSIMD_ELEMENTS = 256
+#: The GpSimd's cores own 16 partitions each. Public kernels pad to whole groups; no document says that others work.
+GPSIMD_PARTITIONS = 16
 
 
 def program_sharding():
@@ -20,7 +22,8 @@ def exchange(src, dst, prg, use_gpsimd):
     `use_gpsimd` asks for the GpSimd's DMA, which is taken where the tile fits its limit.
     """
     transport = nisa.dma_engine.dma
-    if use_gpsimd and src.size // src.shape[0] <= GPSIMD_ELEMENTS:
+    whole = src.shape[0] % GPSIMD_PARTITIONS == 0
+    if use_gpsimd and whole and src.size // src.shape[0] <= GPSIMD_ELEMENTS:
         transport = nisa.dma_engine.gpsimd_dma
     nisa.sendrecv(
         src=src, dst=dst, send_to_rank=1 - prg, recv_from_rank=1 - prg, pipe_id=0, dma_engine=transport
