@@ -9,9 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conformance.bounds import Bound
 from conformance.cases._qkv_inputs import build, fits
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import qkv as reference
+from reference import qkv_cte_bound, qkv_tkg_bound
 from reference.contracts.qkv import CONTRACT, refusal
 from reference.contracts.qkv_config import FLOATS, FP8, MX_WEIGHT, Config, mode
 
@@ -233,6 +235,12 @@ def quantization(config: Config) -> str:
     return f"{mode(config).lower()}{kind}{'+fp8-cache' if config.kv_cache != 'NONE' else ''}"
 
 
+def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
+    """Grade C per output: the largest legal |result - truth| of each element."""
+    derived = qkv_tkg_bound if mode(config) == "TKG" else qkv_cte_bound
+    return {name: Bound(limit, 1) for name, limit in derived.limits(config, inputs).items()}
+
+
 def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """RMSNorm and projection in plain fp32 NumPy; inputs are fp32 already."""
     x = inputs["input"].reshape(config.tokens, config.H)
@@ -331,6 +339,7 @@ SUBJECT = Subject(
     call=call,
     lane_fits=fits,
     quantization=quantization,
+    bounds=bounds,
     bench=(
         Bench("decode-b4", Config(**{**_LLAMA, "B": 4, "S": 1}), _plain_fp32),
         Bench("prefill-2048", Config(**{**_LLAMA, "B": 1, "S": 2048}), _plain_fp32),
