@@ -18,18 +18,7 @@ from numpy.typing import NDArray
 
 from reference.attention_segmented_cte_truth import truth
 from reference.contracts.attention_segmented_cte import Config, results, validate_call
-from reference.contracts.attention_segmented_cte_plan import (
-    ACTIVE,
-    FULL,
-    LARGE_TILE,
-    PARTITIONS,
-    WINDOW,
-    Schedule,
-    Segment,
-    Slice,
-    schedule,
-    segments,
-)
+from reference.contracts.attention_segmented_cte_plan import PARTITIONS, Slice
 from reference.numerics.alu import BINARY
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.dot import matmul_pass, matmul_passes
@@ -38,6 +27,7 @@ from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import reduce_add
 from reference.paged_kv_cache import head_pages, load_blocks
 from reference.recorder import NO_RECORD, Recorder
+from reference.segment_schedule import ACTIVE, FULL, LARGE_TILE, WINDOW, Schedule, Segment, schedule, segments
 from reference.segmented_softmax import (
     MASKED,
     State,

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from reference.attention_segmented_cte_truth import Part, parts, put, weighted
 from reference.contracts.attention_segmented_cte import Config, results, validate_call
-from reference.contracts.attention_segmented_cte_plan import KEY_TILE, LARGE_TILE, PARTITIONS
+from reference.contracts.attention_segmented_cte_plan import PARTITIONS
 from reference.numerics.formats import format_of
+from reference.segment_schedule import KEY_TILE, LARGE_TILE
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

@@ -4,8 +4,9 @@ already holds them, segment by segment.
 Letters: B sequences, H query heads of a sequence, BQ = B*H rows of q (row = sequence*H + head), Hkv KV heads,
 S new tokens, P prior tokens (a device value), d head size, bs tokens of a block, NB blocks of the cache, MB
 entries of a sequence's block table, G tokens of a prior segment, W sliding window. io is the dtype of q, kv
-that of the caches. Slices, groups, segments and tiles are those of `attention_segmented_cte_plan`. R_T(x) is
-one rounding of a float32 value to dtype T; every other operation named is one rounding to float32.
+that of the caches. Slices and groups are those of `attention_segmented_cte_plan`, segments and tiles those of
+`reference.segment_schedule`. R_T(x) is one rounding of a float32 value to dtype T; every other operation named
+is one rounding to float32.
 
 Sources of the limits: the published API page ("seed"); of the rounding points and further limits: the fact
 sheet of this kernel.

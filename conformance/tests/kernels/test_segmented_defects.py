@@ -21,15 +21,9 @@ from reference.attention_segmented_cte import model, truth
 from reference.attention_segmented_cte_bound import bound
 from reference.attention_segmented_cte_truth import parts
 from reference.contracts.attention_segmented_cte import Config, refusal
-from reference.contracts.attention_segmented_cte_plan import (
-    FULL,
-    PARTIAL,
-    Segment,
-    Slice,
-    schedule,
-    segments,
-)
+from reference.contracts.attention_segmented_cte_plan import Slice
 from reference.numerics.cast import cast, to_float32
+from reference.segment_schedule import FULL, PARTIAL, Segment, schedule, segments
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]

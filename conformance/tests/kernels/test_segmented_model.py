@@ -20,11 +20,11 @@ from conformance.tests.kernels.attention_segmented_cte_inputs import build, by_r
 from reference.attention_segmented_cte import model, truth
 from reference.attention_segmented_cte_bound import bound
 from reference.contracts.attention_segmented_cte import CONTRACT, Config, results
-from reference.contracts.attention_segmented_cte_plan import schedule
 from reference.errors import KernelArgumentError
 from reference.numerics import DEFAULT, variants
 from reference.numerics.formats import format_of
 from reference.recorder import ListRecorder
+from reference.segment_schedule import schedule
 
 Array = NDArray[Any]
 
