@@ -139,8 +139,11 @@ def _fill(out: Array, left: Array, right: Array, seed: Array | None, rounding: s
     if out.size == 0 or depth == 0:
         out[...] = 0.0 if seed is None else seed + np.float32(0)
         return None
+    if len(out) == 1 and width * max(depth, left.shape[-1]) <= _BLOCK:
+        # One block, as most instructions are: no cutting.
+        return _block(out, _operand(left), _operand(right), seed, rounding)
     for batch in _cut(len(out), max(1, _BLOCK // (depth * width))):
-        still = Operand(widen(left[batch]), Columns.of(left[batch]))
+        still = _operand(left[batch])
         facts = Columns.of(right[batch])
         for columns in _cut(width, max(1, _BLOCK // depth)):
             moving = Operand(widen(right[batch, :, columns]), facts.part(columns))
@@ -148,6 +151,10 @@ def _fill(out: Array, left: Array, right: Array, seed: Array | None, rounding: s
                 part = None if seed is None else seed[batch, rows, columns]
                 _block(out[batch, rows, columns], still.part(rows), moving, part, rounding)
     return None
+
+
+def _operand(x: Array) -> Operand:
+    return Operand(widen(x), Columns.of(x))
 
 
 def _cut(length: int, step: int) -> Iterator[slice]:
