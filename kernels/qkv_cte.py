@@ -103,6 +103,7 @@ def qkv_cte(
 ):
     """Returns out, or with a KV cache (q, k_cache, v_cache)."""
     check_options(quantization_type, norm_type, fused_residual_add, is_input_swizzled, fused_rope, d_head)
+    check_cache(input, output_layout, d_head, k_cache, v_cache, k_scale, v_scale, use_block_kv, slot_mapping)
     B, S, H = input.shape
     static = quantization_type == QuantizationType.STATIC
     data_type = nl.bfloat16 if input.dtype == nl.float32 else input.dtype
@@ -114,6 +115,8 @@ def qkv_cte(
     call.sources = token_rows(input, mlp_prev, attention_prev, fused_residual_add)
     cached = k_cache != None
     if cached or fused_rope or static:
+        heads = d_head != None and num_q_heads != None and num_kv_heads != None
+        assert heads, "RoPE, a KV cache and STATIC need d_head, num_q_heads and num_kv_heads"
         q_end = num_q_heads * d_head
         call.borders = (q_end, q_end + num_kv_heads * d_head, call.I)
     if fused_rope:
@@ -145,6 +148,24 @@ def check_options(quantization_type, norm_type, fused_residual_add, is_input_swi
         assert norm_type == NormType.NO_NORM and not fused_residual_add, "a swizzled input is projected as it is"
     if fused_rope:
         assert d_head != None and d_head % 2 == 0, "fused_rope needs an even d_head"
+
+
+def check_cache(input, output_layout, d_head, k_cache, v_cache, k_scale, v_scale, use_block_kv, slot_mapping):
+    """All of a KV cache or nothing of it: half of one would be left unwritten in silence."""
+    cached = k_cache != None
+    assert (v_cache != None) == cached, "k_cache and v_cache belong together"
+    assert (k_scale != None) == cached and (v_scale != None) == cached, "caches need k_scale and v_scale"
+    assert cached or not use_block_kv, "use_block_kv needs the caches"
+    assert use_block_kv == (slot_mapping != None), "slot_mapping belongs to use_block_kv"
+    if not cached:
+        return
+    B, S, H = input.shape
+    assert output_layout == QKVOutputLayout.BSD and d_head != None, "a KV cache needs BSD and the head sizes"
+    assert k_cache.shape == v_cache.shape and len(k_cache.shape) == 3, "the caches must be alike, [., ., kv_dim]"
+    if use_block_kv:
+        assert slot_mapping.shape == (B, S), "slot_mapping must be [B, S]"
+    else:
+        assert k_cache.shape[0] == B and k_cache.shape[1] >= S, "a flat cache must be [B, max_seq_len >= S, kv_dim]"
 
 
 def token_rows(input, mlp_prev, attention_prev, fused_residual_add):
