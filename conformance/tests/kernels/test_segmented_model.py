@@ -392,6 +392,40 @@ def test_an_illegal_config_is_refused_by_its_rule(rule: str) -> None:
     assert found.rule == rule
 
 
+EDGES: tuple[dict[str, Any], ...] = (
+    {"d_head": 128},
+    {"d_head": 1},
+    {"block_size": 4, "prior_seg_size": 4},
+    {"block_size": 512, "seqlen_q": 512},
+    {"num_q_heads": 1, "num_kv_heads": 5},
+    {"seqlen_q": 10240},
+    {"prior_seg_size": 10240},
+    {"sliding_window": 10240},
+    {"max_blocks": 8},
+    {"max_blocks": 2**19},
+    {"scale": -3.4e38},
+)
+
+
+@pytest.mark.parametrize("change", EDGES, ids=str)
+def test_the_last_legal_config_is_accepted(change: dict[str, Any]) -> None:
+    assert config_of(0, **change)
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("change", [{}, {"kvp": True}, {"block_size": 256, "prior_seg_size": 256}], ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("queries", [256, 1280])
+def test_slices_hold_every_query_once(queries: int, rows: int, change: dict[str, Any], lnc: int) -> None:
+    config = config_of(0, seqlen_q=queries, batch=rows, lnc=lnc, **change)
+    held = np.zeros((rows, queries), np.int64)
+    for part in config.slices:
+        held[part.row, part.first : part.first + part.length] += 1
+        assert part.first % config.block_size == part.length % 128 == 0
+    assert (held == 1).all()
+    assert {part.core for part in config.slices} <= set(range(lnc))
+
+
 def test_every_rule_about_configs_has_a_config_that_breaks_it() -> None:
     assert set(REFUSED) == {rule.id for rule in CONTRACT.rules}
 
