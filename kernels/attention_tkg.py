@@ -12,9 +12,10 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 
+from kernels.attention_tkg_arguments import check_dtypes, check_modes, check_placement, check_plan, check_sizes
 from kernels.attention_tkg_call import AttnCall, FlashState, FlashTile
 from kernels.attention_tkg_output import correction, sink_term, sum_up, weigh
-from kernels.attention_tkg_plan import BANK, P, attention_plan
+from kernels.attention_tkg_plan import P, attention_plan
 from kernels.attention_tkg_scores import exponentiate
 from kernels.cascaded_softmax import column_tiles, column_vector, tile_columns
 from kernels.lnc import exchange, program_sharding
@@ -80,9 +81,12 @@ def attention_tkg(
     does). Masked keys and values nobody keeps may hold anything. A column without any kept key or sink is NaN.
     """
     n_prgs, prg = program_sharding()
-    check_arguments(q, k_prior, cfg, active_blocks_table, inv_freqs, rope_pos_ids, k_out, DBG_TENSORS)
+    check_sizes(cfg)
+    check_dtypes(q, k_active, v_active, k_prior, v_prior, cfg)
+    check_placement(q, k_active, k_prior, v_prior, cfg, active_blocks_table)
+    check_modes(cfg, inv_freqs, rope_pos_ids, k_out, DBG_TENSORS)
     plan = attention_plan(cfg, q.dtype, n_prgs, prg)
-    check_plan(cfg, plan)
+    check_plan(cfg, plan, k_prior)
     space = manager_or_automatic(sbm)
     space.open_scope("attention_tkg")
     if cfg.fuse_rope:
@@ -105,45 +109,6 @@ def attention_tkg(
         )
     space.close_scope()
     return out, k_out
-
-
-# ---- arguments ---------------------------------------------------------------------------------------------------
-
-
-def check_arguments(q, k_prior, cfg, active_blocks_table, inv_freqs, rope_pos_ids, k_out, DBG_TENSORS):
-    """What the code below relies on; the host-side entry states these rules and more with better words."""
-    blocks = active_blocks_table != None
-    assert cfg.bs > 0 and cfg.q_head > 0 and cfg.s_active > 0, "bs, q_head and s_active must be at least 1"
-    assert 0 < cfg.d_head <= P, "d_head must be 1 to 128"
-    assert cfg.s_active <= P, "s_active must be at most 128"
-    assert cfg.q_head * cfg.s_active <= BANK, "q_head * s_active must be at most 512"
-    assert cfg.s_active <= cfg.curr_sprior, "curr_sprior must hold the active tokens"
-    assert cfg.curr_sprior <= cfg.full_sprior, "curr_sprior must lie within full_sprior"
-    assert cfg.qk_in_sb or cfg.fuse_rope, "q and k_active must be in SBUF (qk_in_sb) without fuse_rope"
-    assert nl.is_sbuf(q.buffer) == cfg.qk_in_sb, "q must be in SBUF exactly with qk_in_sb"
-    assert (q.dtype == nl.float32) == (k_prior.dtype == nl.float32), "float32 multiplies only with float32"
-    assert blocks == (cfg.block_len > 0), "active_blocks_table and block_len belong together"
-    if blocks:
-        assert not cfg.strided_mm1, "block KV needs strided_mm1=False"
-        assert cfg.tp_k_prior, "block KV needs tp_k_prior=True"
-        assert cfg.qk_in_sb, "block KV needs qk_in_sb"
-        assert cfg.curr_sprior % cfg.block_len == 0, "curr_sprior must be a multiple of block_len"
-    if cfg.fuse_rope:
-        assert inv_freqs != None and rope_pos_ids != None, "fuse_rope needs inv_freqs and rope_pos_ids"
-        assert cfg.d_head % 64 == 0, "fuse_rope needs d_head 64 or 128"
-    else:
-        assert k_out == None, "k_out is written with fuse_rope alone"
-    assert not cfg.use_pos_id or rope_pos_ids != None, "use_pos_id needs rope_pos_ids"
-    assert DBG_TENSORS == None or len(DBG_TENSORS) == (5 if blocks else 4), "DBG_TENSORS must be 4, block KV: 5"
-
-
-def check_plan(cfg, plan):
-    """Limits that depend on how the work is cut."""
-    assert plan.keys % P == 0, "curr_sprior must be a multiple of 128, of 256 when sharded over the sequence"
-    assert plan.flash_keys <= P * BANK, "without flash tiling a core must have at most 65536 keys"
-    assert not cfg.fuse_rope or (plan.n_bat == 1 and cfg.bs * plan.columns <= P), (
-        "fuse_rope needs bs*q_head*s_active <= 128 and no batch sharding"
-    )
 
 
 # ---- before the first tile ---------------------------------------------------------------------------------------

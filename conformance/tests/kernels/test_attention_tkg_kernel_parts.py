@@ -1,8 +1,8 @@
 """The parts of the attention_tkg kernel, each alone in a small launch, against formulas written here.
 
-Claims: the plan cuts as the contract's plan does; masks, token maps, block ids and loads put every token where the
-layout says, as counted one by one; maxima and sums down the columns are those of whole arrays; rotation is the fp32
-formula, rounding for rounding.
+Claims: the plan cuts as the contract's plan does; illegal calls are asserted against, legal ones are not; masks, token
+maps, block ids and loads put every token where the layout says, as counted one by one; maxima and sums down the
+columns are those of whole arrays; rotation is the fp32 formula, rounding for rounding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, assume, given, settings
 from numpy.typing import NDArray
 
 import reference  # noqa: F401  (the doorway: `import nki` finds the drop-in)
@@ -23,9 +23,10 @@ import nki  # isort: skip
 import nki.isa as nisa  # isort: skip
 import nki.language as nl  # isort: skip
 
-from conformance.cases.attention_tkg import configs
+from conformance.cases.attention_tkg import configs, illegal
 from kernels.attention_mask import kept_rows, load_mask, make_mask
 from kernels.attention_tkg import AttnTKGConfig
+from kernels.attention_tkg_arguments import check_dtypes, check_modes, check_placement, check_plan, check_sizes
 from kernels.attention_tkg_plan import AttnPlan, attention_plan, resized_block_len
 from kernels.block_table import sub_block_ids
 from kernels.cascaded_softmax import (
@@ -38,7 +39,7 @@ from kernels.kv_load import KvLoad, load_keys, load_values
 from kernels.rope import load_angles, rotate, wave_of
 from kernels.sbuf_manager import SbufManager
 from kernels.token_tail import tail_pieces
-from reference.contracts.attention_tkg import Config
+from reference.contracts.attention_tkg import Config, tensors, written
 
 pytestmark = pytest.mark.sim
 
@@ -132,6 +133,48 @@ def test_blocks_are_cut_to_fill_folds_of_every_flash_tile(
     block_len: int, keys: int, flash_keys: int, resized: int
 ) -> None:
     assert resized_block_len(block_len, keys, flash_keys) == resized
+
+
+# --- arguments --------------------------------------------------------------------------------------------
+
+#: Rules that are the host's alone: spelling of a config, the launch grid, and limits of the published page only.
+_HOST_ALONE = {"flags", "lnc", "limits", "dtypes", "pos_id_batch", "pos_id_block"}
+
+
+class _Stub:
+    """As much of a tensor as an assertion looks at."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, memory: str) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.buffer = nl.sbuf if memory == "sbuf" else nl.hbm
+
+
+def _checked(config: Config) -> None:
+    """The kernel's own assertions on a call as the config describes it."""
+    cfg = AttnTKGConfig(**config.kernel_config)
+    found = tensors(config) | written(config)
+    stubs: dict[str, Any] = {name: _Stub(one.shape, one.dtype, one.memory) for name, one in found.items()}
+    given = [stubs[name] for name in ("q", "k_active", "v_active", "k_prior", "v_prior")]
+    q, k_active, _, k_prior, v_prior = given
+    check_sizes(cfg)
+    check_dtypes(*given, cfg)
+    check_placement(q, k_active, k_prior, v_prior, cfg, stubs.get("active_blocks_table"))
+    check_modes(cfg, stubs.get("inv_freqs"), stubs.get("rope_pos_ids"), stubs.get("k_out"), None)
+    check_plan(cfg, attention_plan(cfg, config.dtype, config.lnc, 0), k_prior)
+
+
+@given(configs())
+def test_the_kernel_asserts_nothing_against_a_legal_call(config: Config) -> None:
+    _checked(config)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.filter_too_much])
+@given(illegal())
+def test_the_kernel_asserts_what_its_own_callers_could_get_wrong(drawn: tuple[Config, str]) -> None:
+    config, rule = drawn
+    assume(rule not in _HOST_ALONE)
+    with pytest.raises(AssertionError):
+        _checked(config)
 
 
 # --- tokens -----------------------------------------------------------------------------------------------
