@@ -54,9 +54,7 @@ def store_flat(cache, rows, first, S):
         batches = 1
         if s == 0 and count == S:
             batches = (tokens - done) // S
-        nisa.dma_copy(
-            dst=cache[nl.ds(b, batches), nl.ds(s, count), :], src=rows[nl.ds(done, batches * count), :]
-        )
+        nisa.dma_copy(dst=cache[nl.ds(b, batches), nl.ds(s, count), :], src=rows[nl.ds(done, batches * count), :])
         done = done + batches * count
 
 

@@ -39,9 +39,7 @@ def rms_norm_tokens(hidden, eps, divisor, s):
     )
     root = nl.ndarray((tokens, 1), dtype=nl.float32, name=f"inverse_root_{s}")
     nisa.activation(dst=root, op=nl.rsqrt, data=square_sum, scale=1.0 / divisor, bias=eps[0:tokens, :])
-    nisa.tensor_scalar(
-        dst=normalized, data=hidden, op0=nl.multiply, operand0=root, engine=nisa.vector_engine
-    )
+    nisa.tensor_scalar(dst=normalized, data=hidden, op0=nl.multiply, operand0=root, engine=nisa.vector_engine)
     return normalized
 
 
@@ -52,9 +50,7 @@ def layer_norm_tokens(hidden, eps, s):
     stats = nl.ndarray((tokens, 6 * pieces), dtype=nl.float32, name=f"bn_stats_{s}")
     for q in range(pieces):
         low = STATS_COLUMNS * q
-        nisa.bn_stats(
-            dst=stats[:, nl.ds(6 * q, 6)], data=hidden[:, nl.ds(low, min(STATS_COLUMNS, H - low))]
-        )
+        nisa.bn_stats(dst=stats[:, nl.ds(6 * q, 6)], data=hidden[:, nl.ds(low, min(STATS_COLUMNS, H - low))])
     moments = nl.ndarray((tokens, 2), dtype=nl.float32, name=f"moments_{s}")
     nisa.bn_aggr(dst=moments, data=stats)
     root = nl.ndarray((tokens, 1), dtype=nl.float32, name=f"inverse_root_{s}")

@@ -108,9 +108,17 @@ def qkv_cte(
     static = quantization_type == QuantizationType.STATIC
     data_type = nl.bfloat16 if input.dtype == nl.float32 else input.dtype
     call = CteCall(
-        H=H, I=weights.shape[1], S=S, C=data_type, E=nl.bfloat16 if static else data_type, static=static,
-        mx=quantization_type == QuantizationType.MX, swizzled=is_input_swizzled,
-        dma_transpose=load_input_with_DMA_transpose, norm_type=norm_type, divisor=hidden_actual,
+        H=H,
+        I=weights.shape[1],
+        S=S,
+        C=data_type,
+        E=nl.bfloat16 if static else data_type,
+        static=static,
+        mx=quantization_type == QuantizationType.MX,
+        swizzled=is_input_swizzled,
+        dma_transpose=load_input_with_DMA_transpose,
+        norm_type=norm_type,
+        divisor=hidden_actual,
     )
     call.sources = token_rows(input, mlp_prev, attention_prev, fused_residual_add)
     cached = k_cache != None
@@ -527,9 +535,7 @@ def store_columns(out, tile, column, first):
     tokens, width = tile.shape
     if len(out.shape) == 3:
         B, S, columns = out.shape
-        nisa.dma_copy(
-            dst=out.reshape((B * S, columns))[nl.ds(first, tokens), nl.ds(column, width)], src=tile
-        )
+        nisa.dma_copy(dst=out.reshape((B * S, columns))[nl.ds(first, tokens), nl.ds(column, width)], src=tile)
     else:
         heads, B, S, d = out.shape
         rows = out.reshape((heads, B * S, d))[nl.ds(column // d, width // d), nl.ds(first, tokens), :]

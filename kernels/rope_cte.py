@@ -55,7 +55,5 @@ def rotate_heads(x, cos, sin, s):
         engine=nisa.vector_engine,
     )
     rotated = nl.ndarray((tokens, columns), dtype=x.dtype, name=f"rotated_{s}")
-    nisa.tensor_tensor(
-        dst=rotated, data1=cosine_part, data2=sine_part, op=nl.add, engine=nisa.vector_engine
-    )
+    nisa.tensor_tensor(dst=rotated, data1=cosine_part, data2=sine_part, op=nl.add, engine=nisa.vector_engine)
     return rotated

@@ -33,9 +33,7 @@ def transpose_bank(dst, source, gamma, beta, low, count):
     turned = nl.ndarray((width, count, lanes, 128), dtype=source.dtype, buffer=nl.psum)
     for t in range(count):
         for k in range(lanes):
-            nisa.nc_transpose(
-                dst=turned[:, t, k, 0:tokens], data=source[:, low + t, k, :], engine=nisa.tensor_engine
-            )
+            nisa.nc_transpose(dst=turned[:, t, k, 0:tokens], data=source[:, low + t, k, :], engine=nisa.tensor_engine)
     out, value = dst[:, nl.ds(low, count), :, :], turned[:, :, :, 0:tokens]
     if gamma == None:
         nisa.tensor_copy(dst=out, src=value, engine=nisa.vector_engine)
@@ -53,7 +51,7 @@ def transpose_bank(dst, source, gamma, beta, low, count):
 
 
 def scale_and_shift(out, value, gamma, beta, first):
-    """out := value * gamma + beta; a tile and lane at a time, since a two-op instruction takes one value a partition."""
+    """out := value * gamma + beta, a tile and lane at a time: two-op instructions take one value per partition."""
     width, count, lanes, tokens = out.shape
     for t in range(count):
         for k in range(lanes):

@@ -168,7 +168,9 @@ def operand_by_hand(value: Array, lanes: int, gamma: Array | None, beta: Array |
 @pytest.mark.parametrize("weights", [0, 1, 2], ids=["plain", "gamma", "gamma and beta"])
 @pytest.mark.parametrize("lanes", [1, 4])
 @pytest.mark.parametrize(("tokens", "H"), [(1, 512), (7, 512), (128, 1536)])
-def test_both_ways_of_transposing_give_the_operand(tokens: int, H: int, lanes: int, weights: int, use_dma: bool) -> None:
+def test_both_ways_of_transposing_give_the_operand(
+    tokens: int, H: int, lanes: int, weights: int, use_dma: bool
+) -> None:
     value = normal((tokens, H), BF16)
     gamma = normal((1, H), F32, 1) if weights > 0 else None
     beta = normal((1, H), F32, 2) if weights > 1 else None
@@ -300,13 +302,13 @@ def test_slots_address_rows_in_any_order_and_minus_one_writes_nothing() -> None:
 
 @pytest.mark.parametrize("working", [0, SBUF_BYTES], ids=["whole", "streamed"])
 def test_weights_come_row_tile_by_row_tile_each_once(working: int) -> None:
-    tiles, I = 11, 3000
-    weights = normal((tiles * 128, I), F32)
+    tiles, columns = 11, 3000
+    weights = normal((tiles * 128, columns), F32)
     steps: list[tuple[int, int]] = []
 
     def body(w: Any) -> Any:
         plan = weight_plan(w, None, nl.bfloat16, working)
-        out = nl.ndarray((tiles, 128, I), dtype=nl.bfloat16, buffer=nl.shared_hbm)
+        out = nl.ndarray((tiles, 128, columns), dtype=nl.bfloat16, buffer=nl.shared_hbm)
         for first in range(0, plan.tiles, plan.step):
             block = weight_block(plan, first)
             steps.append((block.first, block.count))
@@ -315,7 +317,7 @@ def test_weights_come_row_tile_by_row_tile_each_once(working: int) -> None:
         return out
 
     got = launch(body, weights)
-    assert np.array_equal(bits(got.reshape(tiles * 128, I)), bits(weights.astype(BF16)))
+    assert np.array_equal(bits(got.reshape(tiles * 128, columns)), bits(weights.astype(BF16)))
     # Even blocks but for the last, so that double rows find both of their tiles.
     assert steps == ([(0, 11)] if working == 0 else [(f, min(2, 11 - f)) for f in range(0, 11, 2)])
 
@@ -354,7 +356,9 @@ def test_mx_tokens_share_a_scale_over_32_hidden_columns(monkeypatch: pytest.Monk
     assert np.array_equal(scale, wanted)
     assert (top[1, 1, 2], scale[1, 1, 2]) == (0, 0)
     scaled = groups / np.exp2(exponent.astype(np.float64))[:, None, :, :, None]
-    assert np.array_equal(elements.astype(F32).reshape(groups.shape), scaled.astype(ml_dtypes.float8_e4m3fn).astype(F32))
+    assert np.array_equal(
+        elements.astype(F32).reshape(groups.shape), scaled.astype(ml_dtypes.float8_e4m3fn).astype(F32)
+    )
 
 
 # --- who does what ----------------------------------------------------------------------------------------------
@@ -373,10 +377,10 @@ def test_cores_share_the_tokens_without_gap_or_overlap(T: int) -> None:
     assert second == count
 
 
-@pytest.mark.parametrize("I", [1, 512, 513, 1280, 2560, 4096])
+@pytest.mark.parametrize("columns", [1, 512, 513, 1280, 2560, 4096])
 @pytest.mark.parametrize("H", [128, 8192, 24576])
-def test_a_group_fits_the_banks_and_its_operands_their_room(H: int, I: int) -> None:
-    tiles = group_size(CteCall(H=H, I=I), WeightPlan())
-    assert tiles * -(-I // 512) <= 8
+def test_a_group_fits_the_banks_and_its_operands_their_room(H: int, columns: int) -> None:
+    tiles = group_size(CteCall(H=H, I=columns), WeightPlan())
+    assert tiles * -(-columns // 512) <= 8
     assert tiles == 1 or tiles * 2 * H <= 96 * 1024
-    assert group_size(CteCall(H=H, I=I), WeightPlan(resident=True)) == 1
+    assert group_size(CteCall(H=H, I=columns), WeightPlan(resident=True)) == 1
