@@ -477,7 +477,11 @@ _CONTEXT_OPERAND = (
     ),
     _mutant(
         "mx-padding-not-zero", "the token that makes the count even is what memory held",
-        _CTE, "    if padded > tokens:\n", "    if False:\n", _case(S=97, **_MX8), "", "QKV24",
+        _CTE, "    if padded > tokens:\n", "    if False:\n", _case(S=97, **_MX8), "", "QKV28",
+    ),
+    _mutant(
+        "mx-odd-tokens", "an odd number of tokens is multiplied as it is",
+        _CTE, "padded = tokens + tokens % 2", "padded = tokens", _case(S=97, **_MX8), "", "QKV24",
     ),
     _mutant(
         "mx-scales-by-column", "the weight's scales stand in the order of the other index",
@@ -691,6 +695,12 @@ _CONTEXT_RESULT = (
         "flat-row-one-on", "tokens are stored one row behind their place",
         _STORE, "nl.ds(s, count), :], src=rows", "nl.ds(s + 1, count), :], src=rows",
         _case(S=97, **_FLAT), "", "class: slot off by one",
+    ),
+    _mutant(
+        "rows-transposed", "the heads of a row are stored across each other",
+        _STORE, "dst=cache[nl.ds(b, batches), nl.ds(s, count), :],",
+        "dst=cache[nl.ds(b, batches), nl.ds(s, count), :].reshape_dim(2, (64, 2)).permute((0, 1, 3, 2)),",
+        "cte-kv-flat", "", "QKV21",
     ),
     _mutant(
         "slot-one-on", "a block cache's row is the one after its slot",
