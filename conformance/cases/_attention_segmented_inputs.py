@@ -121,7 +121,9 @@ def _logical(
     shape = (c.batch, lengths.prior + c.seqlen_q, c.num_kv_heads, c.d_head)
     v = lanes.fill("normal", stream.child("v"), shape, c.kv_dtype)
     if lane not in RELATED:
-        factor = _DEVIATION / math.sqrt(c.d_head) / abs(c.scale) if c.scale else 1.0
+        factor = _DEVIATION / math.sqrt(c.d_head)
+        if c.scale and math.isfinite(c.scale):
+            factor /= abs(c.scale)
         q = lanes.fill("normal", stream.child("q"), (c.rows, c.seqlen_q, c.d_head), c.dtype, factor)
         return q, lanes.fill("normal", stream.child("k"), shape, c.kv_dtype), v
     q = np.zeros((c.rows, c.seqlen_q, c.d_head), np.float32)
