@@ -40,7 +40,14 @@ def truth(config: Config, inputs: Arrays) -> Arrays:
         KernelArgumentError: the config or a tensor is not legal.
     """
     validate_call(config, inputs)
-    q, k_active = exact_queries(config, inputs)
+    return attended(config, inputs, *exact_queries(config, inputs))
+
+
+def attended(config: Config, inputs: Arrays, q: Array, k_active: Array) -> Arrays:
+    """`truth` of a legal call, from exact queries [d, B, heads, s] and new keys [d, B, 1, s].
+
+    v_active may be float64, where a stage before this one made it.
+    """
     kept = kept_keys(config, inputs)
     scores, values = exact_scores(config, inputs, q, k_active, kept)
     top, total, weights = exact_softmax(scores, sink_columns(config, inputs))
@@ -70,9 +77,9 @@ def exact_scores(
             scores[b] = joined @ q[:, b].reshape(config.d_head, -1)
     scores[~kept] = -np.inf
     # Casting the new rows to the dtype of the cache would round them.
-    same = config.active_dtype == config.kv_dtype
-    wide = values.dtype if same else np.result_type(values.dtype, np.float32)
-    return scores, replace_tail(values.astype(wide), inputs["v_active"][:, 0].astype(wide))
+    new = inputs["v_active"][:, 0]
+    wide = values.dtype if new.dtype == values.dtype else np.result_type(new.dtype, np.float32)
+    return scores, replace_tail(values.astype(wide), new.astype(wide))
 
 
 def exact_queries(config: Config, inputs: Arrays) -> tuple[Array, Array]:

@@ -41,8 +41,18 @@ def quantize_rows(
         limits: (low, high).
         order: which end is clamped first; the two differ only at NaN and zeros.
     """
+    return clamp_rows(BINARY["multiply"](to_float32(x), factor, profile), limits, dtype, profile, order)
+
+
+def clamp_rows(
+    value: Array,
+    limits: tuple[float, float],
+    dtype: object,
+    profile: NumericsProfile = DEFAULT,
+    order: tuple[str, str] = ("maximum", "minimum"),
+) -> Array:
+    """The second half of `quantize_rows`: R_dtype(clamp(value)) of float32 products."""
     bounds = {"maximum": np.float32(limits[0]), "minimum": np.float32(limits[1])}
-    value = BINARY["multiply"](to_float32(x), factor, profile)
     for op in order:
         value = BINARY[op](value, bounds[op], profile)
     return cast(value, dtype, profile)

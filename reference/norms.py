@@ -23,8 +23,6 @@ from reference.numerics.reduce import reduce_add
 
 Array = NDArray[Any]
 
-_PARTITIONS = 128
-
 
 class RmsGammaFirst(NamedTuple):
     """Steps of `rms_gamma_first`; statistics are [128, T], the rest has the shape of x."""
@@ -72,8 +70,8 @@ def rms_gamma_first(
     values = to_float32(x)
     square = activation("square", values, profile)
     part = _column_sums(square, profile)
-    total = _over_partitions(part, np.float32(1), profile)
-    root = _inverse_root(total, np.float32(1 / divisor), eps, profile)
+    total = over_partitions(part, np.float32(1), profile)
+    root = inverse_root(total, np.float32(1 / divisor), eps, profile)
     scaled = BINARY["multiply"](values, to_float32(gamma), profile)
     y = cast(BINARY["multiply"](scaled, _per_token(root), profile), x.dtype, profile)
     return RmsGammaFirst(square, part, total, root, scaled, y)
@@ -96,12 +94,12 @@ def layer_norm_gamma_first(
     square = activation("square", values, profile)
     part, sums = _column_sums(square, profile), _column_sums(values, profile)
     share = np.float32(1 / values[0].size)
-    mean_square, mean = (_over_partitions(row, share, profile) for row in (part, sums))
+    mean_square, mean = (over_partitions(row, share, profile) for row in (part, sums))
     centred = _step("subtract", values, _per_token(mean), x.dtype, profile)
     mean_squared = BINARY["multiply"](mean, mean, profile)
     spread = BINARY["subtract"](mean_square, mean_squared, profile)
     variance = BINARY["maximum"](spread, np.float32(0), profile)
-    root = _inverse_root(variance, np.float32(1), eps, profile)
+    root = inverse_root(variance, np.float32(1), eps, profile)
     by_gamma = _step("multiply", centred, to_float32(gamma), x.dtype, profile)
     scaled = _step("multiply", by_gamma, _per_token(root), x.dtype, profile)
     y = scaled if beta is None else _step("add", scaled, to_float32(beta), x.dtype, profile)
@@ -121,15 +119,15 @@ def _column_sums(values: Array, profile: NumericsProfile) -> Array:
     return reduce_add(values.transpose(2, 0, 1, 3), profile, axis=(2, 3))
 
 
-def _over_partitions(part: Array, weight: np.float32, profile: NumericsProfile) -> Array:
-    """Sum over partitions of weight * part: a float32 matmul whose 128 rows are alike, [128, T]."""
-    # One column of the stationary tile stands for its 128, which hold one constant.
-    column = np.full((_PARTITIONS, 1), weight, np.float32)
+def over_partitions(part: Array, weight: np.float32, profile: NumericsProfile) -> Array:
+    """Sum over partitions of weight * part [rows, T]: a float32 matmul whose rows are alike, [rows, T]."""
+    # One column of the stationary tile stands for all, which hold one constant.
+    column = np.full((len(part), 1), weight, np.float32)
     return np.broadcast_to(matmul_pass(column, part, profile), part.shape)
 
 
-def _inverse_root(mean: Array, scale: np.float32, eps: float, profile: NumericsProfile) -> Array:
-    """rsqrt(mean * scale + eps) of the scalar engine, [128, T] with equal rows."""
+def inverse_root(mean: Array, scale: np.float32, eps: float, profile: NumericsProfile) -> Array:
+    """rsqrt(mean * scale + eps) of the scalar engine, [rows, T] with equal rows."""
     argument = multiply_add(mean[:1], scale, np.float32(eps), profile, fused=profile.fma_scalar)
     return np.broadcast_to(activation("rsqrt", argument, profile), mean.shape)
 

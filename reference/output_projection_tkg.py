@@ -50,6 +50,11 @@ def truth(config: Config, inputs: Inputs) -> dict[str, Array]:
         KernelArgumentError: the contract refuses the config or the inputs.
     """
     _require(config, inputs)
+    return projected(config, inputs)
+
+
+def projected(config: Config, inputs: Inputs) -> dict[str, Array]:
+    """`truth` of a legal call; attention may be float64, where a stage before this one made it."""
     with np.errstate(all="ignore"):
         plain = _project(_truth_tokens(config, inputs), inputs["weight"]) * _truth_scale(config, inputs)
         if config.bias is not None:

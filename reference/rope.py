@@ -9,7 +9,7 @@ the columns of x.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +67,28 @@ def rotate_exact(x: Array, cos: Array, sin: Array, layout: str) -> Array:
 # --- rotation with tables, every product rounded ----------------------------------------------------------
 
 
+class RoundedRotation(NamedTuple):
+    """Steps of `rounded_rotation`; all [d/2, ...] but the last, [d, ...]."""
+
+    even_cos: Array
+    odd_sin: Array
+    odd_cos: Array
+    even_sin: Array
+    even: Array
+    odd: Array
+    total: Array
+
+
 def rotate_rounded(
     x: Array, cos: Array, sin: Array, layout: str, profile: NumericsProfile = DEFAULT
 ) -> Array:
+    """The result of `rounded_rotation`."""
+    return rounded_rotation(x, cos, sin, layout, profile).total
+
+
+def rounded_rotation(
+    x: Array, cos: Array, sin: Array, layout: str, profile: NumericsProfile = DEFAULT
+) -> RoundedRotation:
     """The rotation of a kernel that is given cos and sin: every product and sum rounded to the dtype of x.
 
     e' = R(R(e cos) - R(o sin)), o' = R(R(o cos) + R(e sin)), six roundings per pair; R rounds the float32
@@ -86,12 +105,12 @@ def rotate_rounded(
     def rounded(op: str, first: Array, second: Array) -> Array:
         return cast(BINARY[op](first, second, profile), x.dtype, profile)
 
-    def product(first: Array, second: Array) -> Array:
-        return to_float32(rounded("multiply", first, second))
-
-    turned_e = rounded("subtract", product(e, c), product(o, s))
-    turned_o = rounded("add", product(o, c), product(e, s))
-    return join_pairs(turned_e, turned_o, layout)
+    products = [rounded("multiply", part, wave) for part, wave in ((e, c), (o, s), (o, c), (e, s))]
+    even_cos, odd_sin, odd_cos, even_sin = products
+    turned_e = rounded("subtract", to_float32(even_cos), to_float32(odd_sin))
+    turned_o = rounded("add", to_float32(odd_cos), to_float32(even_sin))
+    total = join_pairs(turned_e, turned_o, layout)
+    return RoundedRotation(even_cos, odd_sin, odd_cos, even_sin, turned_e, turned_o, total)
 
 
 # --- angles made by the kernel ----------------------------------------------------------------------------
