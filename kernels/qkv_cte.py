@@ -462,7 +462,7 @@ def finish(call, operand, product):
         rotated = rotate_heads(projected[:, 0 : call.rotated], cos, sin, s)
     if call.k_cache == None:
         store_columns(call.out, rotated, 0, first)
-        if call.rotated > 0 and call.rotated < call.I:
+        if call.rotated > 0:
             store_columns(call.out, projected[:, call.rotated : call.I], call.rotated, first)
         return
     q_end, k_end, v_end = call.borders

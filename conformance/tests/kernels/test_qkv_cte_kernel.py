@@ -153,6 +153,21 @@ def test_hazard_6_static_keeps_eps_bias_and_rotation_out_of_fp8() -> None:
     assert not same(cast(bias, FP8).astype(np.float32), bias.astype(np.float32))
 
 
+def test_hazard_6_static_adds_eps_in_float32() -> None:
+    # 0.3 is no bfloat16, and in e4m3 it is further off; a zero token has nothing but eps under its root.
+    config = config_of(STATIC, RMS, norm_eps=0.3)
+    inputs = build(config, "zero_token")
+    root = launched(config, inputs, Options(taps=True)).trace.taps[0, "inverse_root_1", 0].values
+    assert root[-1, 0] == np.float32(1 / np.sqrt(np.float64(np.float32(0.3))))
+    assert_models_bits(config, "zero_token")
+
+
+def test_hazard_6_static_rotates_in_bfloat16_whatever_the_input() -> None:
+    config = config_of(STATIC, ROPE, dtype="float16", bias="float32")
+    assert_models_bits(config)
+    assert outputs(config, build(config))["out"].dtype == np.dtype("bfloat16")
+
+
 @pytest.mark.parametrize("H", [128, 384, 8320])
 def test_hazard_7_an_odd_row_tile_is_multiplied_alone(H: int) -> None:
     config = config_of(STATIC, H=H)
@@ -163,10 +178,10 @@ def test_hazard_7_an_odd_row_tile_is_multiplied_alone(H: int) -> None:
     assert (got["out"].astype(np.float32) != 0).any()
 
 
+@pytest.mark.parametrize("part", [PLAIN, STATIC], ids=["plain", "static"])
 @pytest.mark.parametrize("d", [88, 96])
-def test_hazard_8_heads_that_straddle_the_banks_are_rotated(d: int) -> None:
-    config = config_of(PLAIN, ROPE, I=8 * d, d_head=d, num_q_heads=6, bias="bfloat16")
-    assert_models_bits(config)
+def test_hazard_8_heads_that_straddle_the_banks_are_rotated(d: int, part: dict[str, Any]) -> None:
+    assert_models_bits(config_of(part, ROPE, I=8 * d, d_head=d, num_q_heads=6, bias="bfloat16"))
 
 
 @pytest.mark.parametrize("quantized", [{}, {"quantization": "STATIC", "weight_dtype": FP8}], ids=["plain", "static"])
