@@ -169,6 +169,14 @@ def test_row_scales_are_applied_in_decode_and_refused_in_context_encoding_qkv4()
     assert (run(config, twice)["out"].astype(np.float32) == 2 * run(config, inputs)["out"].astype(np.float32)).all()
 
 
+def test_every_column_has_its_own_row_scale_qkv4() -> None:
+    config = small(**ROW, B=3, S=1, I=1100)
+    inputs = inputs_of(config)
+    inputs["input"], inputs["fused_qkv_weights"][:] = one_hot(config, np.arange(3)), 1
+    inputs["qkv_w_scale"][:] = np.exp2(np.arange(1100) % 61 - 30.0)
+    assert (run(config, inputs)["out"].astype(np.float32) == inputs["qkv_w_scale"][0]).all()
+
+
 @pytest.mark.parametrize(
     "missing",
     [("k_scale",), ("v_scale",), ("k_scale", "v_scale"), ("k_cache", "v_cache"), ("k_cache",), ("slot_mapping",)],
@@ -177,6 +185,8 @@ def test_half_of_a_cache_is_refused_and_never_ignored_qkv5(missing: tuple[str, .
     config = small(**BLOCK, S=3)
     made = call_of(config, inputs_of(config))
     validate_call(made)
+    whole = run(config, inputs_of(config))
+    assert all((whole[name].view(np.uint8) != 0x11).any() for name in ("k_cache", "v_cache"))
     with pytest.raises(KernelArgumentError):
         validate_call(replace(made, **dict.fromkeys(missing)))
     with pytest.raises(AssertionError):
@@ -267,6 +277,18 @@ def test_what_exceeds_240_is_240_on_every_generation_qkv31(served: str, generati
             assert (run(config, inputs)["out"].astype(float) == sign * 240).all()
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [(FP8, 240.0), ("float8_e5m2", 57344.0), ("float8_e4m3fn", 448.0)])
+def test_a_cache_holds_the_largest_value_of_its_format_for_what_exceeds_it_qkv31(dtype: str, largest: float) -> None:
+    config = small(**{**FLAT, "kv_dtype": dtype}, S=3, generation="gen4")
+    inputs = inputs_of(config) | {"fused_qkv_weights": identity(config)}
+    inputs["k_scale"][:], inputs["v_scale"][:] = 1, 1
+    for factor in (1.0, 1.03125, 1.0625, 2.0, 1e6):
+        inputs["input"][:] = np.where(np.arange(256) % 2, -1.0, 1.0) * largest * factor
+        got = run(config, inputs)
+        for name in ("k_cache", "v_cache"):
+            assert (got[name][0, :3].astype(float) == [largest, -largest]).all()
+
+
 # ---- RoPE ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +345,16 @@ def test_an_input_scale_with_mx_is_refused_qkv12() -> None:
         validate_call(replace(made, qkv_in_scale=np.full((128, 1), 0.5, np.float32)))
 
 
+@pytest.mark.parametrize("served", SIZES)
+def test_the_input_scale_divides_the_input_and_multiplies_the_result_qkv12(served: str) -> None:
+    config = small(**STATIC, **SIZES[served])
+    inputs = unit_static(config)
+    inputs["input"][:], inputs["qkv_in_scale"][:], inputs["qkv_w_scale"][:] = 100.0, 0.25, 8.0
+    inputs["fused_qkv_weights"] = identity(config)
+    # 400 quarters are clamped to 240 of them: 60.
+    assert (run(config, inputs)["out"] == 480).all()
+
+
 @pytest.mark.parametrize("fields", [RMS, {"fused_residual_add": True}, {"norm": "LAYER_NORM", "gamma": BF16}, {}])
 @pytest.mark.parametrize("kind", [MX, STATIC, {}])
 def test_the_dma_flag_changes_no_bit_qkv13(kind: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -341,6 +373,25 @@ def test_every_block_of_a_long_mx_weight_is_at_its_row_qkv14(lnc: int) -> None:
     codes = inputs["fused_qkv_weights"].view(np.uint8).reshape(5120, 8, 4)
     rows = codes[columns // 4, :, columns % 4].view(stored(0, "float8_e4m3fn").dtype)
     assert (run(config, inputs)["out"][0].astype(np.float32) == rows.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("served", SIZES)
+def test_every_block_of_a_long_weight_is_at_its_rows_qkv14(served: str) -> None:
+    config = small(H=16384, I=1024, lnc=2, **SIZES[served])
+    weight = stored(np.random.default_rng(2).integers(1, 256, (16384, 1024), np.int32), BF16)
+    columns = 16383 - np.arange(config.tokens) * 167
+    inputs = {"input": one_hot(config, columns), "fused_qkv_weights": weight}
+    assert (run(config, inputs)["out"].reshape(-1, 1024) == weight[columns]).all()
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 17])
+@pytest.mark.parametrize("lnc", [1, 2])
+def test_the_last_of_an_odd_number_of_row_tiles_counts_in_decode_qkv15(tiles: int, lnc: int) -> None:
+    config = small(B=3, S=1, H=128 * tiles * lnc, lnc=lnc)
+    inputs = inputs_of(config)
+    inputs["input"][:], inputs["fused_qkv_weights"][:] = 1, 1
+    # Sums of ones, rounded to bfloat16 like the partial sums on their way.
+    assert (run(config, inputs)["out"] == stored(config.H, BF16)).all()
 
 
 def test_the_last_512_columns_of_an_odd_number_of_mx_tiles_count_qkv15() -> None:
