@@ -9,6 +9,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from kernels.common_types import QuantizationType
+from kernels.fp8_clamp import clamped_fp8
 from kernels.head_packing import heads_per_group, pack_heads
 from kernels.lnc import program_sharding
 
@@ -138,17 +139,7 @@ def quantize_attention(attention, weight_scale, input_scale, fp8):
     nisa.tensor_scalar(
         dst=scaled, data=loaded, op0=nl.multiply, operand0=inv_scale[0:D, :], engine=nisa.vector_engine
     )
-    quantized = nl.ndarray((D, B, N, S), dtype=fp8, name="attention_fp8")
-    nisa.tensor_scalar(
-        dst=quantized,
-        data=scaled,
-        op0=nl.minimum,
-        operand0=240.0,
-        op1=nl.maximum,
-        operand1=-240.0,
-        engine=nisa.vector_engine,
-    )
-    return scale, quantized
+    return scale, clamped_fp8(scaled, fp8, "attention_fp8")
 
 
 def item_bytes(dtype):

@@ -4,6 +4,7 @@ import nki.isa as nisa
 import nki.language as nl
 
 from kernels.common_types import NormType, QKVOutputLayout, QuantizationType
+from kernels.fp8_clamp import clamped_fp8
 from kernels.item_size import item_size
 from kernels.lnc import exchange, program_sharding
 from kernels.norm_tkg import constant_tile, layer_norm, rms_norm
@@ -55,20 +56,36 @@ def qkv_tkg(
     if fused_residual_add:
         fused_hidden = nl.ndarray((B, S, H), dtype=input.dtype, buffer=nl.shared_hbm, name="fused_hidden")
     sources = residual_sources(input, attention_prev, mlp_prev, fused_residual_add)
-    operand = normalized_operand(
-        shape, sources, fused_hidden, norm_type, gamma, beta, norm_eps, hidden_actual, quantization_type, in_scale,
-        weights.dtype,
-    )
     out_shape = (B, S, shape.I)
     if output_layout == QKVOutputLayout.NBSd:
         out_shape = (shape.I // 128, B, S, 128)
     out = nl.ndarray(out_shape, dtype=input.dtype, buffer=nl.shared_hbm, name="out")
-    scales = dequantization(shape, quantization_type, w_scale, in_scale, d_head, num_q_heads, num_kv_heads)
-    bias_tile = load_bias(shape, bias)
-    project(shape, operand, weights, bias_tile, scales, out, input.dtype)
+    norm_and_project(
+        shape, sources, fused_hidden, weights, bias, quantization_type, w_scale, in_scale, norm_type, gamma, beta,
+        norm_eps, hidden_actual, d_head, num_q_heads, num_kv_heads, out,
+    )
     if fused_residual_add:
         return out, fused_hidden
     return out
+
+
+def norm_and_project(
+    shape, sources, fused_hidden, weights, bias, quantization_type, w_scale, in_scale, norm_type, gamma, beta, norm_eps,
+    hidden_actual, d_head, num_q_heads, num_kv_heads, out,
+):
+    """All of it for `sources`: [T, H] tensors in HBM, or the one tile [128, T, H/128] in SBUF.
+
+    Stores to `out`; without one, returns the result as tiles [T, <=512] of consecutive columns, the same on both
+    cores.
+    """
+    io = sources[0].dtype
+    operand = normalized_operand(
+        shape, sources, fused_hidden, norm_type, gamma, beta, norm_eps, hidden_actual, quantization_type, in_scale,
+        weights.dtype,
+    )
+    scales = dequantization(shape, quantization_type, w_scale, in_scale, d_head, num_q_heads, num_kv_heads)
+    bias_tile = load_bias(shape, bias)
+    return project(shape, operand, weights, bias_tile, scales, out, io)
 
 
 # ---- what is projected --------------------------------------------------------------------------------------------
@@ -86,6 +103,8 @@ def residual_sources(input, attention_prev, mlp_prev, fused_residual_add):
 
 def load_x(shape, sources, first, tokens, full, k):
     """Tokens first.. of the sum as [128, tokens, columns]: all of H, or the own shard."""
+    if nl.is_sbuf(sources[0].buffer):
+        return copy_x(shape, sources[0], first, tokens, full, k)
     views = []
     for source in sources:
         rows = source[nl.ds(first, tokens), :].reshape_dim(1, (shape.n, 128, shape.H1s)).permute((2, 0, 1, 3))
@@ -97,6 +116,17 @@ def load_x(shape, sources, first, tokens, full, k):
         nisa.dma_copy(dst=dst, src=views[0])
     else:
         nisa.dma_compute(dst=dst, srcs=views, reduce_op=nl.add)
+    return x
+
+
+def copy_x(shape, source, first, tokens, full, k):
+    """load_x from the caller's tile [128, T, H/128], whose columns already stand shard by shard; it is left alone."""
+    start = 0 if full else shape.prg * shape.H1s
+    columns = shape.n * shape.H1s if full else shape.H1s
+    x = nl.ndarray((128, tokens, columns), dtype=source.dtype, name=f"x_{k}")
+    nisa.tensor_copy(
+        dst=x, src=source[:, nl.ds(first, tokens), nl.ds(start, columns)], engine=nisa.vector_engine
+    )
     return x
 
 
@@ -165,17 +195,7 @@ def quantized(y, inverse, fp8, k):
     """fp8 of y / in_scale: scaled in io, then clamped to +-240 and cast."""
     scaled = nl.ndarray(y.shape, dtype=y.dtype, name=f"scaled_{k}")
     nisa.tensor_scalar(dst=scaled, data=y, op0=nl.multiply, operand0=inverse, engine=nisa.vector_engine)
-    result = nl.ndarray(y.shape, dtype=fp8, name=f"quantized_{k}")
-    nisa.tensor_scalar(
-        dst=result,
-        data=scaled,
-        op0=nl.minimum,
-        operand0=240.0,
-        op1=nl.maximum,
-        operand1=-240.0,
-        engine=nisa.vector_engine,
-    )
-    return result
+    return clamped_fp8(scaled, fp8, f"quantized_{k}")
 
 
 # ---- scales and bias ----------------------------------------------------------------------------------------------
@@ -250,17 +270,24 @@ def group_of(shape, j):
 
 
 def project(shape, operand, weights, bias_tile, scales, out, io):
-    """out[token, i]: I tiles of 512 in as many PSUM banks as the groups leave, H in ascending tiles of 128 rows."""
+    """out[token, i]: I tiles of 512 in as many PSUM banks as the groups leave, H in ascending tiles of 128 rows.
+
+    Without `out`, the list of its tiles [T, <=512].
+    """
     groups = group_count(shape)[2]
     batch = 512 * (8 // groups)
+    kept = []
     for low in range(0, shape.I, batch):
-        project_columns(
-            shape, operand, weights, bias_tile, scales, out, io, low, min(batch, shape.I - low), groups
-        )
+        width = min(batch, shape.I - low)
+        tiles = project_columns(shape, operand, weights, bias_tile, scales, out, io, low, width, groups)
+        for i in range(len(tiles)):
+            kept.append(tiles[i])
+    return kept
 
 
 def project_columns(shape, operand, weights, bias_tile, scales, out, io, low, width, groups):
-    """One batch of I tiles; its PSUM banks are free again when this returns."""
+    """One batch of I tiles to `out`, or returned in a list; its PSUM banks are free again when this returns."""
+    kept = []
     psums = accumulate(shape, operand, weights, low, width, groups)
     for i in range(len(psums)):
         column = low + 512 * i
@@ -268,9 +295,12 @@ def project_columns(shape, operand, weights, bias_tile, scales, out, io, low, wi
         tile = dequantize(shape, tile, bias_tile, scales, column, io)
         if shape.n > 1:
             tile = merge(shape, tile, column // 512, io)
+        if out == None:
+            kept.append(tile)
         # Both cores hold the result: they take turns in storing it.
-        if column // 512 % shape.n == shape.prg:
+        elif column // 512 % shape.n == shape.prg:
             store(shape, out, tile, column)
+    return kept
 
 
 def accumulate(shape, operand, weights, low, width, groups):
