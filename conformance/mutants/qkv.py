@@ -34,6 +34,16 @@ _ROPE96: dict[str, Any] = {
     "fused_rope": True, "rope_dtype": "bfloat16", "d_head": 96, "num_q_heads": 6, "num_kv_heads": 1, "I": 768,
 }  # fmt: skip
 _FLAT: dict[str, Any] = {"kv_cache": "FLAT", "kv_dtype": FP8, "max_seq_len": 131}
+#: Where decode has scaled its operand, and a clamp that comes before the one of the kernel.
+_SCALED = "    nisa.tensor_scalar(dst=scaled, data=y, op0=nl.multiply, operand0=inverse, engine=nisa.vector_engine)\n"
+_CLAMPED = (
+    '    result = nl.ndarray(y.shape, dtype=fp8, name=f"quantized_{{k}}")\n'
+    "    nisa.tensor_scalar(\n"
+    "        dst=result, data=scaled, op0=nl.minimum, operand0={high}, op1=nl.maximum, operand1={low},\n"
+    "        engine=nisa.vector_engine,\n"
+    "    )\n"
+    "    return result\n"
+)
 #: Streams the weights two row tiles at a time, which changes no bit by itself.
 _STREAMED = (
     Patch(_WEIGHTS, "SBUF_BYTES = 204800", "SBUF_BYTES = 0"),
@@ -194,13 +204,13 @@ _DECODE_OPERAND = (
     ),
     _mutant(
         "clamp-448-tkg", "decode clamps to the OCP limit",
-        _TKG, "operand0=240.0,\n        op1=nl.maximum,\n        operand1=-240.0",
-        "operand0=448.0,\n        op1=nl.maximum,\n        operand1=-448.0",
+        _TKG, _SCALED, _SCALED + _CLAMPED.format(low=-448.0, high=448.0),
         "tkg-static-edge", "quantized", "QKV31",
     ),
     _mutant(
         "clamp-upper-only-tkg", "decode does not clamp negative values",
-        _TKG, "operand1=-240.0", "operand1=-1.0e30", "tkg-static-edge", "quantized", "class: clamp missing",
+        _TKG, _SCALED, _SCALED + _CLAMPED.format(low=-1.0e30, high=240.0),
+        "tkg-static-edge", "quantized", "class: clamp missing",
     ),
 )  # fmt: skip
 
