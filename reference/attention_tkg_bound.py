@@ -58,7 +58,7 @@ def underflow(dtype: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Errors:
+class Errors:
     """Bounds of the errors in what the kernel multiplies, in common order."""
 
     q: Array  # [d, B, H, s]
@@ -78,7 +78,7 @@ def bound(config: Config, inputs: Arrays) -> Arrays:
     validate_call(config, inputs)
     q, k_active = exact_queries(config, inputs)
     errors = _errors(config, inputs, q, k_active)
-    out = _out_bound(config, inputs, q, k_active, errors)
+    out = out_bound(config, inputs, q, k_active, errors)
     found = {"out": arranged(config, out)}
     if config.k_out:
         found["k_out"] = arranged_keys(config, _rotation_error(config, inputs, "k_active"))
@@ -88,7 +88,7 @@ def bound(config: Config, inputs: Arrays) -> Arrays:
 # --- what enters the matmuls ------------------------------------------------------------------------------
 
 
-def _errors(config: Config, inputs: Arrays, q: Array, k_active: Array) -> _Errors:
+def _errors(config: Config, inputs: Arrays, q: Array, k_active: Array) -> Errors:
     rotated_q = np.zeros_like(q)
     rotated_k = np.zeros_like(k_active)
     if config.fuse_rope:
@@ -97,9 +97,9 @@ def _errors(config: Config, inputs: Arrays, q: Array, k_active: Array) -> _Error
         rotated_q += _cast_error(config.dtype, np.abs(q) + rotated_q) + 2 * UNIT * np.abs(q)
     v_active = inputs["v_active"][:, 0].astype(np.float64)
     if config.active_dtype == config.kv_dtype:
-        return _Errors(rotated_q, rotated_k, np.zeros_like(v_active))
+        return Errors(rotated_q, rotated_k, np.zeros_like(v_active))
     rotated_k = rotated_k + _cast_error(config.kv_dtype, np.abs(k_active) + rotated_k)
-    return _Errors(rotated_q, rotated_k, _cast_error(config.kv_dtype, np.abs(v_active)))
+    return Errors(rotated_q, rotated_k, _cast_error(config.kv_dtype, np.abs(v_active)))
 
 
 def _cast_error(dtype: str, magnitude: Array) -> Array:
@@ -131,7 +131,8 @@ def _angle_error(theta: Array) -> Array:
 # --- scores, weights, output ------------------------------------------------------------------------------
 
 
-def _out_bound(config: Config, inputs: Arrays, q: Array, k_active: Array, errors: _Errors) -> Array:
+def out_bound(config: Config, inputs: Arrays, q: Array, k_active: Array, errors: Errors) -> Array:
+    """Bound [B, d, G] of attention's result before it is arranged, from exact operands and the errors they bring."""
     kept, sink = kept_keys(config, inputs), sink_columns(config, inputs)
     scores, values = exact_scores(config, inputs, q, k_active, kept)
     top, total, weights = exact_softmax(scores, sink)
@@ -150,7 +151,7 @@ def _out_bound(config: Config, inputs: Arrays, q: Array, k_active: Array, errors
     return found
 
 
-def _score_error(config: Config, inputs: Arrays, q: Array, k_active: Array, errors: _Errors, b: int) -> Array:
+def _score_error(config: Config, inputs: Arrays, q: Array, k_active: Array, errors: Errors, b: int) -> Array:
     """Error [S, G] of the scores of one batch."""
     keys = np.abs(prior_rows(config, inputs)[0][b].astype(np.float64))
     keys[-config.s_active :] = np.abs(k_active[:, b, 0].T)

@@ -59,7 +59,7 @@ def projected(config: Config, inputs: Inputs) -> dict[str, Array]:
         plain = _project(_truth_tokens(config, inputs), inputs["weight"]) * _truth_scale(config, inputs)
         if config.bias is not None:
             plain = plain + inputs["bias"].astype(np.float64)
-    return {"out": _arrange(config, plain)}
+    return {"out": arrange(config, plain)}
 
 
 def _truth_tokens(config: Config, inputs: Inputs) -> Array:
@@ -87,7 +87,7 @@ def _project(tokens: Array, weight: Array) -> Array:
     return out
 
 
-def _arrange(config: Config, plain: Array) -> Array:
+def arrange(config: Config, plain: Array) -> Array:
     """[BS, H] in the layout of the result (contract, transposed index rule)."""
     split: Array
     if config.transpose_out:

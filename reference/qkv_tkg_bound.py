@@ -90,7 +90,7 @@ def _sum_error(config: Config) -> float:
     return (config.h_tiles + PARTITIONS + 4) * UNIT
 
 
-def _root_error(mean: Array, error: Array, eps: float) -> Array:
+def inverse_root_error(mean: Array, error: Array, eps: float) -> Array:
     """Error of 1 / sqrt(mean + eps), where the kernel takes a negative mean as 0."""
     right = 1 / np.sqrt(mean + eps)
     low = np.maximum(mean - error, 0) + eps * (1 - UNIT)
@@ -104,7 +104,7 @@ def _rms(config: Config, inputs: Inputs, x: Known, y: Array) -> Array:
     mean_error = (2 * size * x.error).sum(-1, keepdims=True) / config.norm_divisor
     mean_error = mean_error + _sum_error(config) * (size**2).sum(-1, keepdims=True) / config.norm_divisor
     root = 1 / np.sqrt(mean + config.norm_eps)
-    root_error = _root_error(mean, mean_error, config.norm_eps)
+    root_error = inverse_root_error(mean, mean_error, config.norm_eps)
     error = gamma * (x.error * (root + root_error) + np.abs(x.value) * root_error)
     # The product with gamma is rounded to float32 before the root multiplies it.
     error = error + TINY * (root + root_error)
@@ -122,7 +122,7 @@ def _layer_norm(config: Config, inputs: Inputs, x: Known, y: Array) -> Array:
     reach = np.abs(mean) + mean_error
     spread_error = square_error + 2 * reach * mean_error + 2 * UNIT * (square + square_error + reach**2)
     root = 1 / np.sqrt(spread + config.norm_eps)
-    root_error = _root_error(spread, spread_error, config.norm_eps)
+    root_error = inverse_root_error(spread, spread_error, config.norm_eps)
     centred = rounded(Known(x.value - mean, x.error + mean_error), config.dtype)
     by_gamma = rounded(Known(centred.value * gamma, centred.error * gamma), config.dtype)
     scaled_error = by_gamma.error * (root + root_error) + np.abs(by_gamma.value) * root_error
