@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from conformance.cases.qkv import SUBJECT
 from conformance.mutants import Mutant, implementation, mutants
 from conformance.mutants.patched import forget
 from conformance.tests.kernels import test_qkv_hazards as hazards
@@ -44,8 +45,7 @@ def fails(test: Callable[..., None], arguments: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("mutant", FAULTS, ids=lambda mutant: mutant.id)
 def test_a_fault_fails_a_test_of_its_defect(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = hazards.SUBJECT
-    faulty = subject.with_implementation(implementation(mutant, subject.implementation))
+    faulty = SUBJECT.with_implementation(implementation(mutant, SUBJECT.implementation))
     monkeypatch.setattr(hazards, "SUBJECT", faulty)
     try:
         assert any(fails(test, row) for test in hazard_tests(mutant.source) for row in arguments_of(test))

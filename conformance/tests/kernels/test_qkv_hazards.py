@@ -184,11 +184,12 @@ def test_every_column_has_its_own_row_scale_qkv4() -> None:
 def test_half_of_a_cache_is_refused_and_never_ignored_qkv5(missing: tuple[str, ...]) -> None:
     config = small(**BLOCK, S=3)
     made = call_of(config, inputs_of(config))
+    without: dict[str, Any] = dict.fromkeys(missing)
     validate_call(made)
     whole = run(config, inputs_of(config))
     assert all((whole[name].view(np.uint8) != 0x11).any() for name in ("k_cache", "v_cache"))
     with pytest.raises(KernelArgumentError):
-        validate_call(replace(made, **dict.fromkeys(missing)))
+        validate_call(replace(made, **without))
     with pytest.raises(AssertionError):
         launched_past_the_door(config, **dict.fromkeys(missing, ...))
 
