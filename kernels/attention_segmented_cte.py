@@ -15,16 +15,15 @@ from kernels.lnc import program_sharding
 from kernels.modular_allocator import address_of, restore, sbuf_tile
 from kernels.paged_load import (
     P,
+    block_rows,
     gather_tokens,
     load_key_columns,
     load_key_rows,
     load_segment,
-    block_rows,
     padded_table,
     paged_cache,
     tail_entries,
     token_rows,
-    value_tiles,
 )
 from kernels.segment_attention import KEY_TILE, Segment, attend
 from kernels.segment_schedule import (
@@ -47,6 +46,8 @@ from kernels.segment_state import (
     product,
     put,
 )
+
+__all__ = ["attention_segmented_cte", "ceil_nisa_kernel", "floor_nisa_kernel", "load_kv_cache"]
 
 #: Kinds of segments, as tile names count them.
 ACTIVE, PARTIAL, FULL, EXTRA, WINDOW = 0, 1, 2, 3, 4
@@ -259,6 +260,7 @@ def attend_slices(call, slices):
         call.block_tables, part.row // call.heads, 0, tail_entries(call.segment, size), call.cache.allocator
     )
     attend_active(call, states, table, part)
+    # dynamic_range, not fori_loop: a body that gets the index alone would need a closure, which kernels do not have.
     for _ in nl.dynamic_range(0, schedule.partial_trips):
         attend_partial(call, states, table)
     attend_full_segments(call, states, table)

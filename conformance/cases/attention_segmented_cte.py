@@ -16,7 +16,15 @@ from conformance.cases._attention_segmented_inputs import build, fits
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import attention_segmented_cte as reference
 from reference.attention_segmented_cte_bound import bound
-from reference.contracts.attention_segmented_cte import CONTRACT, DTYPES, KV_DTYPES, SINK_DTYPES, Config, refusal, results
+from reference.contracts.attention_segmented_cte import (
+    CONTRACT,
+    DTYPES,
+    KV_DTYPES,
+    SINK_DTYPES,
+    Config,
+    refusal,
+    results,
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -174,8 +182,10 @@ def _sized(batch: int, heads: int, queries: int, block: int, segment: int, prior
 _GQA: dict[str, Any] = {"num_kv_heads": 2}
 _LLAMA = _sized(1, 8, 2048, 16, 2048, 6144, 128)
 #: Two of the eight heads, so that all checks together take half a minute on two cores.
-_TWO_HEADS = _sized(1, 2, 2048, 16, 2048, 6144, 128)
-_TWO_HEADS_128 = _sized(1, 2, 2048, 128, 2048, 6144, 128)
+_TWO_HEADS = _sized(1, 2, 2048, 128, 2048, 6144, 128)
+#: What lies before a window is never read.
+_WINDOWED = _sized(1, 2, 2048, 16, 2048, 2048, 128)
+_WINDOWED_128 = _sized(1, 2, 2048, 128, 2048, 2048, 128)
 _FP8: dict[str, Any] = {"kv_dtype": "float8_e4m3", "k_scale": True, "v_scale": True}
 _ODD = _sized(1, 3, 256, 16, 256, 640, 64)
 _WINDOW: dict[str, Any] = {"sliding_window": 128}
@@ -214,10 +224,10 @@ CATALOG = (
     _case("poison", "poison", **_FP8, **_ODD | {"num_kv_heads": 3}),
     _case("poison-window", "poison", **_WINDOW, **_sized(1, 2, 128, 16, 256, 400, 64)),
     _case("prefill-6k", tags=_CHECK, note="8 heads over one KV head", **_LLAMA),
-    _case("prefill-6k-128", tags=_CHECK, sink="float32", **_TWO_HEADS_128),
-    _case("prefill-6k-window", tags=_CHECK, sliding_window=1024, **_TWO_HEADS_128),
-    _case("prefill-6k-window-sink", tags=_CHECK, sliding_window=128, sink="bfloat16", **_TWO_HEADS),
-    _case("prefill-6k-fp8", tags=_CHECK, k_pre_transposed=True, **_FP8, **_TWO_HEADS_128),
+    _case("prefill-6k-128", tags=_CHECK, sink="float32", **_TWO_HEADS),
+    _case("prefill-window", tags=_CHECK, sliding_window=1024, **_WINDOWED_128),
+    _case("prefill-window-sink", tags=_CHECK, sliding_window=128, sink="bfloat16", **_WINDOWED),
+    _case("prefill-6k-fp8", tags=_CHECK, k_pre_transposed=True, **_FP8, **_TWO_HEADS),
 )  # fmt: skip
 
 SUBJECT = Subject(

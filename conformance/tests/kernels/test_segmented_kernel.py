@@ -253,7 +253,9 @@ def test_the_offset_of_a_load_may_be_unsigned() -> None:
 # --- calls of the kernel ----------------------------------------------------------------------------------
 
 
-def config_of(queries: int, prior: int, segment: int, block: int = 16, heads: int = 1, d: int = 32, **more: Any) -> Config:
+def config_of(
+    queries: int, prior: int, segment: int, block: int = 16, heads: int = 1, d: int = 32, **more: Any
+) -> Config:
     """One sequence whose table holds `prior` tokens and the chunk, when data come from seed 0."""
     entries = (prior + queries) // block
     fields = {"batch": 1, "num_q_heads": heads, "max_blocks": entries, "num_blocks": more.get("batch", 1) * entries + 4}
@@ -521,7 +523,8 @@ def test_a_power_of_two_as_k_scale_is_that_scale_of_q() -> None:
     config = dataclasses.replace(BASE, k_scale=True)
     inputs = inputs_of(config)
     inputs["k_scale"][:] = 2.0
-    plain = {name: x for name, x in inputs.items() if name != "k_scale"} | {"q": inputs["q"] * inputs["q"].dtype.type(2)}
+    plain = {name: x for name, x in inputs.items() if name != "k_scale"}
+    plain["q"] = inputs["q"] * inputs["q"].dtype.type(2)
     assert same(run(config, inputs), run(BASE, plain))
 
 
@@ -561,7 +564,9 @@ def test_one_chunk_and_two_agree_up_to_rounding() -> None:
 
 
 @pytest.mark.parametrize("with_offset", [False, True])
-@pytest.mark.parametrize(("rows", "queries", "block"), [(1, 128, 16), (1, 256, 256), (3, 1024, 512), (4, 384, 16), (5, 640, 16)])
+@pytest.mark.parametrize(
+    ("rows", "queries", "block"), [(1, 128, 16), (1, 256, 256), (3, 1024, 512), (4, 384, 16), (5, 640, 16)]
+)
 def test_two_cores_own_every_query_once(rows: int, queries: int, block: int, with_offset: bool) -> None:
     owned = np.zeros((rows, queries), np.int64)
     for prg in range(2):
