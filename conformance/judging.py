@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.bounds import Bound
 from conformance.envelope import Envelope, values64
 from conformance.grades import Grade
 from conformance.grading import Evidence, golden_of, judge
@@ -27,13 +28,15 @@ Spans = Callable[[], Mapping[str, Envelope]]
 class Reference:
     """What a rung is held against: truth, model or both, with the inputs they were computed from.
 
-    `spans` gives the envelopes of grade B when first asked; None where that grade is not wanted.
+    `spans` gives the envelopes of grade B when first asked, `bounds` the bounds of grade C; None where that
+    grade is not wanted.
     """
 
     inputs: Arrays
     truth: Arrays | None = None
     model: Arrays | None = None
     spans: Spans | None = None
+    bounds: Callable[[], Mapping[str, Bound]] | None = None
     undefined: Arrays = field(default_factory=dict)
 
     @property
@@ -52,8 +55,7 @@ def judge_rung(subject: Subject, case: Case, rung: str, got: Arrays, reference: 
     if strays:
         raise ValueError(f"{rung} has outputs that the subject does not declare: {', '.join(strays)}")
     names = [name for name in declared if name in got or name in reference.expected]
-    truth = reference.truth
-    bounds = {} if truth is None else subject.bounds(case.config, reference.inputs)
+    bounds = {} if reference.truth is None or reference.bounds is None else reference.bounds()
     return [_judge_output(subject, case, rung, name, got, reference, bounds) for name in names]
 
 

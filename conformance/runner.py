@@ -91,14 +91,17 @@ class _Ladder:
     def _judged(
         self, inputs: Arrays, truth: Arrays | None, model: Arrays | None, kernel: Arrays | None
     ) -> list[OutputResult]:
-        undefined = self.subject.undefined(self.case.config, inputs)
+        config = self.case.config
+        undefined = self.subject.undefined(config, inputs)
+        # Both rungs are held to the same bounds, and these cost as much as truth.
+        bounds = functools.cache(lambda: self.subject.bounds(config, inputs))
         judge = functools.partial(judge_rung, self.subject, self.case)
         results: list[OutputResult] = []
         if model is not None and truth is not None:
-            results += judge("model", model, Reference(inputs, truth, undefined=undefined))
+            results += judge("model", model, Reference(inputs, truth, bounds=bounds, undefined=undefined))
         if kernel is not None and (model is not None or truth is not None):
             spans = self._spans(inputs) if self.envelope and model is not None else None
-            results += judge(self.backend.name, kernel, Reference(inputs, truth, model, spans, undefined))
+            results += judge(self.backend.name, kernel, Reference(inputs, truth, model, spans, bounds, undefined))
         return results
 
     def _spans(self, inputs: Arrays) -> Callable[[], Any]:
