@@ -68,6 +68,11 @@ def reciprocal(x: float) -> float:
     return rounded(1 / Fraction(x), "float32")
 
 
+def reciprocal_root(x: float) -> float:
+    """float32 of 1/sqrt(x) of a finite positive x, from an integer root of 200 bits after the point."""
+    return rounded(Fraction(math.isqrt(int((1 / Fraction(x)) * 4**200)), 2**200), "float32")
+
+
 def dot(pairs: Iterable[tuple[float, float]]) -> float:
     """Exact sum of exact products of finite numbers, rounded once to float32; an exact zero is +0."""
     return rounded(sum((Fraction(x) * Fraction(y) for x, y in pairs), Fraction(0)), "float32")
