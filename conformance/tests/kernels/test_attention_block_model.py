@@ -36,6 +36,7 @@ from reference.attention_block_tkg import model, truth
 from reference.attention_block_tkg_bound import bound
 from reference.attention_block_tkg_layout import hidden_tile
 from reference.contracts.attention_block_tkg import CONTRACT, SKIP, Config, results
+from reference.contracts.attention_block_tkg_points import OWN_POINTS
 from reference.numerics import NumericsProfile, variants
 from reference.numerics.formats import format_of
 from reference.recorder import ListRecorder
@@ -597,3 +598,21 @@ def test_cached_counts_differ_between_batches() -> None:
     """The inputs of these tests would not reveal mixed-up batches otherwise."""
     for changes in ({}, BLOCK):
         assert len(set(cached(config_of(**changes)).tolist())) == 2
+
+
+@pytest.mark.parametrize("name", ["head norms", "FP8 caches returned", "float16"])
+def test_the_blocks_own_tiles_have_the_dtypes_and_sizes_of_the_contract(name: str) -> None:
+    config, record = config_of(**FLATTER | WITHIN[name] | NORMS), ListRecorder()
+    model(config, build(config), record=record)
+    keys, queries = config.B * config.S, config.B * config.q * config.S
+    sizes = {("kv_scaled", 2): (config.tokens, config.d), ("kv_quantized", 2): (config.tokens, config.d)}
+    own = {point.name: point for point in OWN_POINTS}
+    seen = [entry for entry in record if entry.point in own]
+    assert {entry.point for entry in seen} >= {"heads", "pre_normed", "rotated", "post_scaled", "scaled_query"}
+    for entry in seen:
+        wanted = own[entry.point].dtype
+        assert format_of(entry.value.dtype).name == (config.dtype if wanted == "io" else wanted), entry.name
+        r = entry.tile[0] if entry.tile else 0
+        half = entry.point.startswith("rope_")
+        columns = config.d // 2 if half else config.d, queries if r == 0 else keys
+        assert entry.value.shape == sizes.get((entry.point, r), columns), entry.name
