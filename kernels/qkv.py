@@ -65,6 +65,8 @@ def qkv(
         fused_residual_add, mlp_prev, attention_prev, fused_norm_type, gamma_norm_weights, layer_norm_bias,
         fused_rope, cos_cache, sin_cache, d_head, num_q_heads, num_kv_heads, store_output_in_sbuf,
     )
+    check_unused(quantization_type, qkv_w_scale, qkv_in_scale, norm_eps, hidden_actual, input.shape[2])
+    check_cache(k_cache, v_cache, k_scale, v_scale, fp8_max, fp8_min, kv_dtype, use_block_kv, block_size, slot_mapping)
     H = input.shape[2]
     divisor = H if hidden_actual == None else hidden_actual
     cached = k_cache != None or v_cache != None or k_scale != None or v_scale != None or use_block_kv
@@ -127,3 +129,38 @@ def check_arguments(
     if quantization_type == QuantizationType.ROW:
         assert w_scale != None and in_scale == None, "ROW needs qkv_w_scale alone"
         assert input.dtype != nl.float32, "float32 multiplies only with float32"
+
+
+def check_unused(quantization_type, w_scale, in_scale, norm_eps, hidden_actual, H):
+    """What a mode cannot use is refused, never ignored."""
+    if quantization_type == QuantizationType.NONE:
+        assert w_scale == None and in_scale == None, "scales belong to a quantization"
+    if quantization_type == QuantizationType.MX:
+        assert w_scale != None and in_scale == None, "MX needs qkv_w_scale alone"
+    assert norm_eps >= 0.0, "norm_eps must not be negative"
+    assert hidden_actual == None or (hidden_actual >= 1 and hidden_actual <= H), "hidden_actual must be 1 to H"
+
+
+def check_cache(
+    k_cache, v_cache, k_scale, v_scale, fp8_max, fp8_min, kv_dtype, use_block_kv, block_size, slot_mapping
+):
+    """A KV cache comes whole, in fp8 and with limits its dtype has; without one none of its options may be there."""
+    if k_cache == None and v_cache == None and k_scale == None and v_scale == None and not use_block_kv:
+        assert fp8_max == None and fp8_min == None and kv_dtype == None, "fp8 limits and kv_dtype belong to a KV cache"
+        assert block_size == None and slot_mapping == None, "block_size and slot_mapping belong to use_block_kv"
+        return
+    assert k_cache != None and v_cache != None and k_scale != None and v_scale != None, "a KV cache needs both caches and both scales"
+    largest = 0.0
+    if k_cache.dtype == nl.float8_e4m3:
+        largest = 240.0
+    if k_cache.dtype == nl.float8_e5m2:
+        largest = 57344.0
+    if k_cache.dtype == nl.float8_e4m3fn:
+        largest = 448.0
+    assert largest > 0.0 and v_cache.dtype == k_cache.dtype, "the caches must be fp8 of one kind"
+    upper = largest if fp8_max == None else fp8_max
+    lower = -upper if fp8_min == None else fp8_min
+    assert lower <= upper, "fp8_min must not exceed fp8_max"
+    assert upper <= largest and lower >= -largest, "fp8_max and fp8_min must lie in the range of the cache's dtype"
+    if use_block_kv:
+        assert block_size != None and slot_mapping != None, "use_block_kv needs block_size and slot_mapping"
