@@ -149,7 +149,8 @@ def check_cache(
         assert fp8_max == None and fp8_min == None and kv_dtype == None, "fp8 limits and kv_dtype belong to a KV cache"
         assert block_size == None and slot_mapping == None, "block_size and slot_mapping belong to use_block_kv"
         return
-    assert k_cache != None and v_cache != None and k_scale != None and v_scale != None, "a KV cache needs both caches and both scales"
+    whole = k_cache != None and v_cache != None and k_scale != None and v_scale != None
+    assert whole, "a KV cache needs both caches and both scales"
     largest = 0.0
     if k_cache.dtype == nl.float8_e4m3:
         largest = 240.0
