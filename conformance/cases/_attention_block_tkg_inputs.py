@@ -1,0 +1,140 @@
+"""Inputs of attention_block_tkg: those of its stages by their own builders, renamed, and what stands between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance import lanes
+from conformance.cases import _attention_tkg_inputs as attention
+from conformance.cases import _qkv_inputs as qkv
+from conformance.cases.output_projection_tkg import build as build_projection
+from conformance.lanes import LaneError
+from conformance.randomness import Stream
+from reference.contracts.attention_block_tkg import SKIP, Config, cache_shape, tensors
+from reference.numerics.cast import cast
+
+Arrays = dict[str, NDArray[Any]]
+
+LANES = (
+    "normal", "exact", "one_hot", "heavy_tailed", "zero_token", "nan_token", "nan_channel", "poison", "pages",
+    "fp8_edge",
+)  # fmt: skip
+
+#: Lane of the QKV stage, and of the caches and the mask, where they are not 'normal'.
+_QKV_LANES = {
+    "exact": "exact", "heavy_tailed": "heavy_tailed", "zero_token": "zero_token", "nan_token": "poison",
+    "fp8_edge": "fp8_edge",
+}  # fmt: skip
+_ATTENTION_LANES = {"one_hot": "one_hot", "heavy_tailed": "heavy_tailed", "poison": "poison", "pages": "pages"}
+_QKV_NAMES = {
+    "input": "X", "fused_qkv_weights": "W_qkv", "bias": "bias_qkv", "gamma_norm_weights": "rmsnorm_X_gamma",
+    "qkv_w_scale": "weight_dequant_scale_qkv", "qkv_in_scale": "input_dequant_scale_qkv",
+}  # fmt: skip
+_OUT_NAMES = {
+    "weight": "W_out", "bias": "bias_out", "weight_scale": "weight_dequant_scale_out",
+    "input_scale": "input_dequant_scale_out",
+}  # fmt: skip
+
+
+def fits(config: Config, lane: str) -> bool:
+    """Whether a lane can be built for a config."""
+    c = config
+    between = c.rope or c.rmsnorm_QK_pre_rope_enabled or c.rmsnorm_QK_post_rope_enabled
+    if lane == "exact":
+        # One exact sum: the projection, whose result nothing else adds up.
+        return c.skip_attention and c.W_out is None and not between and not c.rmsnorm_X_enabled
+    if lane == "nan_channel":
+        return c.bias_qkv is not None and c.skip_attention and c.W_out is None
+    if lane == "fp8_edge":
+        return c.quantized_kv and not between and not c.rmsnorm_X_enabled and c.quantization_type_qkv == "NONE"
+    return lane != "pages" or c.block_kv
+
+
+def build(config: Config, lane: str, seed: int) -> Arrays:
+    """Inputs by argument name, in storage dtypes. The rows of a scale are alike."""
+    if not fits(config, lane):
+        raise LaneError(f"lane {lane} does not fit {config}")
+    stream = Stream(seed, "attention_block_tkg", lane)
+    found = _projected(config, lane, seed) | _caches(config, lane, seed) | _between(config, lane, stream)
+    if config.update_cache:
+        found["kv_cache_update_idx"] = _index(config, stream.child("index"))
+    if config.W_out is not None:
+        given = build_projection(config.projection, "normal", seed)
+        found |= {ours: given[theirs] for theirs, ours in _OUT_NAMES.items() if theirs in given}
+    if lane == "nan_channel":
+        _put_nan(config, found["bias_qkv"])
+    if config.X_in_sb:
+        found["X"] = _on_chip(config, found["X"])
+    return {name: found[name] for name in tensors(config)}
+
+
+def _projected(config: Config, lane: str, seed: int) -> Arrays:
+    stage = _QKV_LANES.get(lane, "normal")
+    given = qkv.build(config.qkv, stage, seed)
+    if stage == "exact":
+        qkv.require_exact(config.qkv, given)
+    if "qkv_w_scale" in given:
+        # Heads of order one, as without quantisation: a softmax over larger scores only picks their maximum.
+        given["qkv_w_scale"] *= np.float32(2.0 ** -(config.H.bit_length() // 2))
+    return {ours: given[theirs] for theirs, ours in _QKV_NAMES.items() if theirs in given}
+
+
+def _caches(config: Config, lane: str, seed: int) -> Arrays:
+    """Caches, mask, sink and block table, as attention alone would have them."""
+    given = attention.build(config.attention, _ATTENTION_LANES.get(lane, "normal"), seed)
+    found = {
+        "K_cache": given["k_prior"].reshape(cache_shape(config, config.K_cache_transposed)),
+        "V_cache": given["v_prior"].reshape(cache_shape(config, False)),
+        "attention_mask": given["mask"],
+    }
+    return found | {name: given[name] for name in ("sink", "active_blocks_table") if name in given}
+
+
+def _between(config: Config, lane: str, stream: Stream) -> Arrays:
+    """Tables of RoPE (no unit circle: cosines and sines are independent), weights of the head norms, KV scales."""
+    c = config
+    found: Arrays = {}
+    for name, dtype in (("cos", c.cos), ("sin", c.sin)):
+        if dtype is not None:
+            found[name] = cast(stream.child(name).uniform(-1.0, 1.0, (c.d // 2, c.B, c.S)), dtype)
+    for suffix, dtype in (("W_Q", c.W_Q), ("W_K", c.W_K)):
+        if dtype is not None:
+            found[f"rmsnorm_QK_post_rope_{suffix}"] = lanes.fill("normal", stream.child(suffix), (1, c.d), dtype)
+    for name, dtype, rows in (("k_scale", c.k_scale, c.k_scale_rows), ("v_scale", c.v_scale, c.v_scale_rows)):
+        if dtype is not None:
+            scale = 1.0 if lane == "fp8_edge" else float(stream.child(name).uniform(0.5, 4.0))
+            found[name] = cast(np.full((rows, 1), scale, np.float32), dtype)
+    return found
+
+
+def _index(config: Config, stream: Stream) -> NDArray[np.uint32]:
+    """First slots, anywhere a call may write, slots that the mask keeps included; about a quarter writes nothing."""
+    c = config
+    if c.block_kv:
+        inside = stream.child("row").integers(0, max(1, c.block_len - c.S + 1), c.B)
+        first = stream.child("block").permutation(c.blocks)[: c.B] * c.block_len + inside
+    else:
+        first = stream.child("slot").integers(0, c.S_max - c.S + 1, c.B)
+    skipped = stream.child("skip").integers(0, 4, c.B) == 0
+    skipped[0] = c.block_kv and c.block_len < c.S
+    if skipped[0]:
+        skipped[:] = True
+    return np.where(skipped, SKIP, first).astype(np.uint32).reshape(c.B, 1)
+
+
+def _put_nan(config: Config, bias: NDArray[Any]) -> None:
+    """One channel of the last query head and one of the key head."""
+    last = (config.q - 1) * config.d
+    for column in (last + 5 % config.d, config.q * config.d + config.d // 2):
+        bias[0, column] = np.nan
+
+
+def _on_chip(config: Config, hidden: NDArray[Any]) -> NDArray[Any]:
+    """[B, S, H] as [128, T, H/128]: the halves of H of the cores side by side."""
+    c = config
+    width = c.H // 128 // c.lnc
+    shards = hidden.reshape(c.tokens, c.lnc, 128, width)
+    return np.ascontiguousarray(shards.transpose(2, 0, 1, 3)).reshape(128, c.tokens, c.lnc * width)
