@@ -6,6 +6,7 @@ from conformance.mutants.mutant import Mutant, Patch
 
 _KERNEL = "output_projection_tkg.py"
 _PACKING = "head_packing.py"
+_CLAMP = "fp8_clamp.py"
 
 
 def _mutant(
@@ -96,13 +97,11 @@ MUTANTS = (
     ),
     _mutant(
         "clamp-448", "attention is clamped to the OCP limit",
-        "operand0=240.0,\n        op1=nl.maximum,\n        operand1=-240.0",
-        "operand0=448.0,\n        op1=nl.maximum,\n        operand1=-448.0",
-        "static-edge", "attention_fp8", "OP14",
+        "FP8_MAX = 240.0", "FP8_MAX = 448.0", "static-edge", "attention_fp8", "OP14", file=_CLAMP,
     ),
     _mutant(
         "clamp-upper-only", "negative values are not clamped",
-        "operand1=-240.0", "operand1=-1.0e30", "static-edge", "attention_fp8", "OP13",
+        "operand1=-FP8_MAX", "operand1=-1.0e30", "static-edge", "attention_fp8", "OP13", file=_CLAMP,
     ),
     _mutant(
         "scaled-in-fp32", "the scaled attention is not rounded to io before the cast to fp8",
