@@ -1,4 +1,4 @@
-"""Faults of attention_block_tkg and of the parts that only it has; what its stages share is broken in their catalogs."""
+"""Faults of attention_block_tkg and of the parts that only it has; its stages are broken in catalogs of their own."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ MUTANTS = (
         _stage("fp8_edge", **_FP8_KV, **_BARE), "kv_quantized", "class: missing clamp", file=_UPDATE,
     ),
     _mutant(
-        "slot-of-next-token", "rows are written one slot late", "[[batch_rows, B], [1, S]]", "[[batch_rows, B], [S, S]]",
-        "plain", "", "class: stride", file=_UPDATE,
+        "slot-of-next-token", "rows are written one slot late", "[[batch_rows, B], [1, S]]",
+        "[[batch_rows, B], [S, S]]", "plain", "", "class: stride", file=_UPDATE,
     ),
     _mutant(
         "skip-wraps", "a skipped batch wraps into the batch before",
@@ -133,12 +133,13 @@ MUTANTS = (
     ),
     _mutant(
         "transposed-batch-stride", "transposed keys of all batches go to the first",
-        "offset=b * d * S_max", "offset=0 * b", _stage(B=4, S=1, K_cache_transposed=True), "", "class: stride", file=_UPDATE,
+        "offset=b * d * S_max", "offset=0 * b", _stage(B=4, S=1, K_cache_transposed=True), "",
+        "class: stride", file=_UPDATE,
     ),
     _mutant(
         "barrier-missing", "caches are written while the other core reads them",
-        "nisa.core_barrier(data=K_cache, cores=(0, 1))\n            nisa.core_barrier(data=V_cache, cores=(0, 1))", "pass",
-        "plain", "", "decision AB-D2",
+        "nisa.core_barrier(data=K_cache, cores=(0, 1))\n            nisa.core_barrier(data=V_cache, cores=(0, 1))",
+        "pass", "plain", "", "decision AB-D2",
     ),
     _mutant(
         "returned-keys-of-queries", "without an update the queries of the first head come back as new keys",
