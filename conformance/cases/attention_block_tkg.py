@@ -241,8 +241,8 @@ def quantization(config: Config) -> str:
     return "+".join(kind for kind in kinds if kind) or "none"
 
 
-#: Above this many elements of the keys attended to no bound is derived: it costs more than truth, model and kernel together, and the same
-#: arithmetic is bounded at small sizes. The published tolerance judges such cases.
+#: Above this many elements of the keys attended to no bound is derived: it costs more than truth, model and
+#: kernel together, and the same arithmetic is bounded at small sizes. The published tolerance judges such cases.
 _BOUNDED_KEYS = 2**20
 
 
