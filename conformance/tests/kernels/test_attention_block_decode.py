@@ -153,7 +153,8 @@ def angles(config: Config, place: int) -> NDArray[np.float64]:
 def empty(config: Config) -> Arrays:
     kinds = (("K_cache", config.K_cache_transposed), ("V_cache", False))
     return {
-        name: cast(np.full(cache_shape(config, turned), SENTINEL, np.float32), config.kv_dtype) for name, turned in kinds
+        name: cast(np.full(cache_shape(config, turned), SENTINEL, np.float32), config.kv_dtype)
+        for name, turned in kinds
     }
 
 

@@ -393,7 +393,7 @@ def test_the_bias_counts_once_ab24(lnc: int) -> None:
 @pytest.mark.parametrize("lnc", [1, 2])
 @pytest.mark.parametrize("kind", [{}, STATIC])
 def test_x_on_chip_keeps_its_bits_ab34(kind: dict[str, Any], lnc: int) -> None:
-    config = config_of(**{"X_in_sb": True, "W_out": None, "H": 256, "lnc": lnc}, **kind)
+    config = config_of(X_in_sb=True, W_out=None, H=256, lnc=lnc, **kind)
     inputs = build(config)
     kept = kernel(config, inputs)["X_kept"]
     assert kept.shape[0] == lnc
