@@ -1,149 +1,323 @@
-"""Faults of attention_block_tkg and of the parts that only it has; its stages are broken in catalogs of their own."""
+"""Faults of attention_block_tkg, of the parts that only it has, and of its calls to its stages.
+
+Sources ABn: the defects of the contract's history. Most cases end before the output projection, whose points bear
+the names of the first one: without it the first difference is where the fault is. So it is on one core.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 from conformance.mutants.mutant import Mutant, Patch
-from conformance.subject import case_id
-from reference.contracts.attention_block_tkg import Config
 
 _KERNEL, _NORM, _ROPE, _UPDATE = "attention_block_tkg.py", "head_norm.py", "rope_tkg.py", "cache_update.py"
-
-_BASE: dict[str, Any] = {"B": 2, "S": 3, "H": 512, "q": 3, "d": 64, "S_ctx": 256, "S_max": 256, "lnc": 1, "W_out": None}
-
-
-def _stage(lane: str = "normal", seed: int = 0, **fields: Any) -> str:
-    """A case that ends with attention on one core.
-
-    Tiles of QKV whose names the output projection or attention of two cores have, too, would be found before those
-    between them: points are looked at in the order of the contract, which has one row for a name.
-    """
-    return case_id(Config(**_BASE | fields), lane, seed)
+_QKV, _LOAD, _PLAN = "qkv_tkg.py", "kv_load.py", "attention_tkg_plan.py"
+_OUTPUT, _PROJECTION = "attention_tkg_output.py", "output_projection_tkg.py"
 
 
-_NORMS: dict[str, Any] = {"rmsnorm_QK_pre_rope_enabled": True, "rmsnorm_QK_post_rope_enabled": True}
-_WEIGHTED: dict[str, Any] = _NORMS | {"W_Q": "float32", "W_K": "bfloat16"}
-_FP8_KV: dict[str, Any] = {"kv_dtype": "float8_e4m3", "k_scale": "float32", "v_scale": "bfloat16"}
-_BARE: dict[str, Any] = {"rmsnorm_X_enabled": False, "gamma": None, "cos": None, "sin": None}
+def _cfg(more: str = "", lane: str = "normal", seed: int = 0, S_max: int = 256) -> str:
+    """A small case without output projection, on one core, where `total` is a point of neither stage."""
+    cores = "" if "lnc=" in more else ",lnc=1"
+    sizes = f"B=2,S=3,H=1024,q=3,d=64,S_ctx=256,S_max={S_max},W_out=null{cores}"
+    return ",".join(filter(None, (f"cfg:lane={lane},seed={seed},{sizes}", more)))
+
+
+_POST = "rmsnorm_QK_post_rope_enabled=true"
+_PRE = "rmsnorm_QK_pre_rope_enabled=true"
+_FP8_KV = "kv_dtype=float8_e4m3,k_scale=float32,v_scale=float32"
+_BARE = "rmsnorm_X_enabled=false,gamma=null,cos=null,sin=null"
+_STATIC = "W_qkv=float8_e4m3,quantization_type_qkv=STATIC"
+_BLOCK = "block_len=16,num_blocks=40"
+#: 1408 columns of QKV.
+_TILES = "cfg:lane=normal,seed=0,B=1,S=3,H=512,q=9,d=128,S_ctx=128,S_max=128,lnc=1,W_out=null"
+
+
+def _patched(name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str, source: str) -> Mutant:
+    return Mutant(f"block-{name}", "attention_block_tkg", fault, patches, case, point, source)
 
 
 def _mutant(
     name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
     file: str = _KERNEL, count: int = 1,
 ) -> Mutant:  # fmt: skip
-    patch = Patch(file, find, replace, count)
-    return Mutant(f"block-{name}", "attention_block_tkg", fault, (patch,), case, point, source)
+    return _patched(name, fault, (Patch(file, find, replace, count),), case, point, source)
 
 
 MUTANTS = (
+    # norm and projection of X
     _mutant(
         "default-eps", "the default eps is that of another release", "DEFAULT_EPS = 1e-3", "DEFAULT_EPS = 1e-6",
-        "plain", "norm_rsqrt", "decision AB-D13",
+        _cfg(), "norm_rsqrt", "AB12",
     ),
     _mutant(
         "padded-mean", "padding counts in the mean", "H if hidden_actual == None else hidden_actual", "H",
-        "x-on-chip-static", "norm_rsqrt", "class: option ignored",
+        _cfg("X_hidden_dim_actual=1000"), "norm_rsqrt", "AB13",
     ),
+    _mutant(
+        "raw-sums-wide", "raw sums of quantized products stay in fp32",
+        'partial = nl.ndarray((shape.T, width), dtype=io, name', 'partial = nl.ndarray((shape.T, width), dtype=nl.float32, name',  # noqa: E501
+        _cfg(_STATIC), "partial", "AB21", file=_QKV,
+    ),
+    _mutant(
+        "two-groups", "few tokens are summed in as many groups as 33 of them", "    F = 4\n", "    F = 2\n",
+        _cfg(), "psum", "AB23", file=_QKV,
+    ),
+    _mutant(
+        "bias-on-both-cores", "each core adds the bias to its shard", "if bias == None or shape.prg != 0:",
+        "if bias == None:", _cfg("bias_qkv=bfloat16,lnc=2"), "partial", "AB24", file=_QKV,
+    ),
+    _mutant(
+        "x-on-chip-overwritten", "the caller's tile is used up",
+        "columns)], engine=nisa.vector_engine\n    )\n    return x",
+        "columns)], engine=nisa.vector_engine\n    )\n"
+        "    nisa.memset(dst=source[:, nl.ds(first, tokens), :], value=0.0)\n    return x",
+        _cfg("X_in_sb=true"), "", "AB34", file=_QKV,
+    ),
+    # heads
     _mutant(
         "key-is-value", "the key head is taken from the columns of values",
         "first = 0 if r == 0 else shape.q * d", "first = 0 if r == 0 else (shape.q + 1) * d",
-        _stage(), "heads", "class: wrong segment",
+        _cfg(), "heads", "class: wrong segment",
     ),
     _mutant(
         "heads-token-major", "columns stand token by token, not head by head",
         "heads.reshape((d, shape.B, count, shape.S)).permute((0, 2, 1, 3))",
         "heads.reshape((d, shape.B, shape.S, count)).permute((0, 3, 1, 2))",
-        _stage(), "heads", "class: index order",
+        _cfg(), "heads", "class: index order",
     ),
     _mutant(
-        "joined-twice", "the first tile of QKV is joined in place of the second",
-        "src=tiles[i], engine", "src=tiles[max(i - 1, 0)][:, 0 : tiles[i].shape[1]], engine",
-        _stage(B=1, q=9, d=128), "heads", "class: wrong tile",
+        "heads-of-all-requests", "heads stand before requests",
+        "heads.reshape((d, shape.B, count, shape.S)).permute((0, 2, 1, 3))",
+        "heads.reshape((d, count, shape.B, shape.S))",
+        _cfg(), "heads", "AB30",
     ),
+    _mutant(
+        "first-tile-repeated", "every tile of QKV is the first one", "src=tiles[i], engine",
+        "src=tiles[0][:, 0 : tiles[i].shape[1]], engine", _TILES, "heads", "class: wrong tile",
+    ),
+    # norms of heads
     _mutant(
         "pre-norm-skips-keys", "keys are not normed before RoPE",
         'key = head_rms_norm(key, rmsnorm_QK_pre_rope_eps, None, "pre", 1)', "key = key",
-        _stage(**_NORMS), "rope_even_cos", "class: stage missing",
+        _cfg(_PRE), "rope_even_cos", "class: stage missing",
+    ),
+    _patched(
+        "norms-exchanged", "the norm after RoPE is done before it",
+        (
+            Patch(_KERNEL, "if rmsnorm_QK_pre_rope_enabled:\n", "if rmsnorm_QK_post_rope_enabled and True:\n"),
+            Patch(_KERNEL, "if rmsnorm_QK_post_rope_enabled:\n", "if rmsnorm_QK_pre_rope_enabled and True:\n"),
+        ),
+        _cfg(_POST), "rope_even_cos", "class: stage order",
     ),
     _mutant(
-        "eps-of-the-other-norm", "the norm after RoPE takes the eps of the one before",
+        "post-norm-twice", "keys are normed twice after RoPE",
+        'key = head_rms_norm(key, rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K, "post", 1)',
+        'key = head_rms_norm(key, rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K, "post", 1)\n'
+        '        key = head_rms_norm(key, rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K, "again", 1)',
+        _cfg(_POST + ",W_K=float32"), "score", "class: stage twice",
+    ),
+    _mutant(
+        "eps-of-the-other-norm", "the norm of keys after RoPE takes the eps of the one before",
         "key, rmsnorm_QK_post_rope_eps", "key, rmsnorm_QK_pre_rope_eps",
-        _stage(rmsnorm_QK_post_rope_eps=0.5, **_NORMS), "post_rsqrt", "class: neighbouring argument",
+        _cfg(_POST + ",rmsnorm_QK_post_rope_eps=0.5"), "post_rsqrt", "class: neighbouring argument",
+    ),
+    _mutant(
+        "head-eps-constant", "the norms of heads have an eps of their own", "constant_tile(eps, (d, 1))",
+        "constant_tile(1e-6, (d, 1))", _cfg(_PRE + ",rmsnorm_QK_pre_rope_eps=0.5"), "pre_rsqrt",
+        "class: option ignored", file=_NORM,
     ),
     _mutant(
         "weights-exchanged", "keys are weighted with the weights of queries",
         "rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K", "rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_Q",
-        _stage(**_WEIGHTED), "post_normed", "class: neighbouring argument",
+        _cfg(_POST + ",W_Q=float32,W_K=bfloat16"), "post_normed", "AB14",
     ),
     _mutant(
         "mean-over-128", "the mean of squares divides by 128", "scale=1.0 / d", "scale=1.0 / 128",
-        _stage(**_NORMS), "pre_rsqrt", "decision AB-D8", file=_NORM,
+        _cfg(_PRE), "pre_rsqrt", "decision AB-D8", file=_NORM,
     ),
     _mutant(
-        "weighted-unscaled", "the weight is applied to the rounded product",
+        "weighted-after-rounding", "the weight is applied to the rounded product",
         'scaled = nl.ndarray((d, columns), dtype=nl.float32', 'scaled = nl.ndarray((d, columns), dtype=x.dtype',
-        _stage(**_WEIGHTED), "post_scaled", "class: extra rounding", file=_NORM,
+        _cfg(_POST + ",W_Q=float32"), "post_scaled", "class: extra rounding", file=_NORM,
     ),
+    # RoPE
     _mutant(
         "rope-sign", "pairs turn the other way", "op=nl.subtract", "op=nl.add",
-        _stage(), "rope_even", "class: sign", file=_ROPE,
+        _cfg(), "rope_even", "AB15", file=_ROPE,
     ),
     _mutant(
         "rope-unrounded", "products of RoPE stay in fp32",
         "result = nl.ndarray(values.shape, dtype=values.dtype, name=name)",
         "result = nl.ndarray(values.shape, dtype=nl.float32, name=name)",
-        _stage(), "rope_even_cos", "class: missing rounding", file=_ROPE,
+        _cfg(), "rope_even_cos", "class: missing rounding", file=_ROPE,
+    ),
+    _mutant(
+        "rope-tables-exchanged", "cosines and sines are exchanged", "load_table(cos), load_table(sin)",
+        "load_table(sin), load_table(cos)", _cfg(), "rope_even_cos", "class: neighbouring argument",
+    ),
+    _mutant(
+        "rope-skips-keys", "keys are not turned",
+        "key = rotate_columns(key, cosines, sines, shape.B, 1, rope_contiguous_layout, 1)", "key = key",
+        _cfg(), "score", "class: stage missing",
     ),
     _mutant(
         "rope-layout-ignored", "neighbours are rotated as halves", "rope_contiguous_layout, 0)", "True, 0)",
-        _stage(rope_contiguous_layout=False), "rope_even_cos", "class: option ignored",
+        _cfg("rope_contiguous_layout=false"), "rope_even_cos", "AB15",
     ),
     _mutant(
         "rope-rejoined-in-halves", "interleaved pairs come back as halves",
         "join_pairs(rotated, turned_even, turned_odd, contiguous)",
         "join_pairs(rotated, turned_even, turned_odd, True)",
-        _stage(rope_contiguous_layout=False), "rotated", "class: index order", file=_ROPE,
+        _cfg("rope_contiguous_layout=false"), "rotated", "AB15", file=_ROPE,
     ),
+    # queries, and FP8 of keys and values
     _mutant(
         "scale-dropped", "queries are not scaled", "operand0=scale, engine", "operand0=1.0, engine",
-        _stage(), "scaled_query", "class: stage missing",
+        _cfg(), "scaled_query", "class: stage missing",
     ),
     _mutant(
-        "values-as-keys-scale", "values are scaled with k_scale",
+        "scale-twice", "queries are scaled twice", "operand0=scale, engine",
+        "operand0=scale, op1=nl.multiply, operand1=scale, engine",
+        _cfg("softmax_scale=0.05"), "scaled_query", "AB17",
+    ),
+    _mutant(
+        "scale-ignored", "queries are scaled by d**-0.5 whatever is given",
+        "scale = c.d ** -0.5 if softmax_scale == None else softmax_scale", "scale = c.d ** -0.5",
+        _cfg("softmax_scale=1.0"), "scaled_query", "AB17",
+    ),
+    _mutant(
+        "queries-scaled-where-skipped", "queries that nothing attends with are scaled",
+        "        nisa.dma_copy(dst=out, src=query)\n",
+        "        scaled = nl.ndarray(query.shape, dtype=query.dtype)\n"
+        "        nisa.tensor_scalar(dst=scaled, data=query, op0=nl.multiply, operand0=0.125)\n"
+        "        nisa.dma_copy(dst=out, src=scaled)\n",
+        _cfg("skip_attention=true"), "", "AB17",
+    ),
+    _mutant(
+        "scores-dequantized", "queries are divided by k_scale", "        value = quantize_new(",
+        "        inverse = nl.ndarray((shape.d, 1), dtype=nl.float32)\n"
+        "        nisa.dma_copy(dst=inverse, src=k_scale[0 : shape.d, :])\n"
+        "        nisa.reciprocal(dst=inverse, data=inverse)\n"
+        "        smaller = nl.ndarray(query.shape, dtype=query.dtype)\n"
+        "        nisa.tensor_scalar(dst=smaller, data=query, op0=nl.multiply, operand0=inverse)\n"
+        "        query = smaller\n"
+        "        value = quantize_new(",
+        _cfg(_FP8_KV), "scaled_query", "AB19",
+    ),
+    _mutant(
+        "scale-divides", "new keys and values are divided by their scales",
+        "nisa.tensor_copy(dst=wide, src=narrow, engine=nisa.vector_engine)",
+        "nisa.reciprocal(dst=wide, data=narrow)", _cfg(_FP8_KV), "kv_scaled", "AB18", file=_UPDATE,
+    ),
+    _mutant(
+        "values-by-k-scale", "values are scaled with k_scale",
         "quantize_new(value, v_scale, V_cache.dtype, 2)", "quantize_new(value, k_scale, V_cache.dtype, 2)",
-        _stage(**_FP8_KV), "kv_scaled", "class: neighbouring argument",
+        _cfg(_FP8_KV), "kv_scaled", "class: neighbouring argument",
+    ),
+    _mutant(
+        "clamp-at-448", "the clamp is that of another FP8 format", "FP8_MAX = 240.0", "FP8_MAX = 448.0",
+        _cfg(f"{_FP8_KV},{_BARE}", "fp8_edge"), "kv_quantized", "AB18", file="fp8_clamp.py",
     ),
     _mutant(
         "clamp-missing", "new keys and values overflow to infinity",
         'return clamped_fp8(scaled, dtype, f"kv_quantized_{r}")',
         'result = nl.ndarray(values.shape, dtype=dtype, name=f"kv_quantized_{r}")\n'
         "    nisa.tensor_copy(dst=result, src=scaled, engine=nisa.vector_engine)\n    return result",
-        _stage("fp8_edge", **_FP8_KV, **_BARE), "kv_quantized", "class: missing clamp", file=_UPDATE,
+        _cfg(f"{_FP8_KV},{_BARE}", "fp8_edge"), "kv_quantized", "AB18", file=_UPDATE,
+    ),
+    # attention over the caches
+    _mutant(
+        "new-keys-lost", "the stale slots are attended to, not the new keys",
+        "        place_active_keys(keys, k_active, plan, load)\n", "        pass\n",
+        _cfg(), "score", "AB6", file=_LOAD,
     ),
     _mutant(
-        "slot-of-next-token", "rows are written one slot late", "[[batch_rows, B], [1, S]]",
-        "[[batch_rows, B], [S, S]]", "plain", "", "class: stride", file=_UPDATE,
+        "masked-values-used", "values that nobody keeps are multiplied by their weight 0",
+        "    clear_rows(values, keep)\n", "", _cfg("", "poison"), "pv", "AB7", file=_LOAD,
     ),
     _mutant(
-        "skip-wraps", "a skipped batch wraps into the batch before",
+        "slots-beyond-context", "the context begins one slot late where the cache is longer",
+        "    first = plan.first_token(load.f)\n    part",
+        "    first = min(plan.first_token(load.f) + 1, cache.shape[token_axis + 1] - plan.key_tiles(load.f) * P)\n    part",  # noqa: E501
+        _cfg("", S_max=300), "score", "AB25", file=_LOAD,
+    ),
+    # caches after the call
+    _mutant(
+        "keys-not-updated", "no core writes the new keys", "if shape.prg == shape.n - 1:", "if shape.prg == shape.n:",
+        _cfg("lnc=2"), "", "AB4",
+    ),
+    _mutant(
+        "skip-wraps", "a skipped batch writes into the last slot of the batch before",
         "nisa.tensor_tensor(dst=result, data1=index, data2=moved, op=nl.maximum, engine=nisa.gpsimd_engine)",
         "nisa.tensor_copy(dst=result, src=moved, engine=nisa.gpsimd_engine)",
-        _stage(B=4, S=1), "", "AB: skip value", file=_UPDATE,
+        "cfg:lane=normal,seed=0,B=4,S=1,H=512,q=2,d=64,S_ctx=256,S_max=256,W_out=null", "", "AB1", file=_UPDATE,
     ),
     _mutant(
-        "transposed-batch-stride", "transposed keys of all batches go to the first",
-        "offset=b * d * S_max", "offset=0 * b", _stage(B=4, S=1, K_cache_transposed=True), "",
-        "class: stride", file=_UPDATE,
+        "skip-wraps-in-blocks", "the later tokens of a skipped batch go to the first rows",
+        "nisa.tensor_tensor(dst=result, data1=index, data2=moved, op=nl.maximum, engine=nisa.gpsimd_engine)",
+        "nisa.tensor_copy(dst=result, src=moved, engine=nisa.gpsimd_engine)",
+        "cfg:lane=normal,seed=0,B=4,S=3,H=512,q=2,d=64,S_ctx=256,S_max=256,W_out=null,block_len=16,num_blocks=80",
+        "", "AB3", file=_UPDATE,
+    ),
+    _mutant(
+        "slot-late", "new rows are written one slot late", "pattern=pattern, offset=0", "pattern=pattern, offset=1",
+        _cfg("", S_max=300), "", "class: off by one", file=_UPDATE,
+    ),
+    _mutant(
+        "rows-overlap", "the tokens of a batch all go to its first row", "[[batch_rows, B], [1, S]]",
+        "[[batch_rows, B], [0, S]]", _cfg(), "", "class: stride", file=_UPDATE,
+    ),
+    _mutant(
+        "block-rows-by-batch", "rows of a block cache are moved on by batch", "cache.shape[1] if flat else 0",
+        "cache.shape[1]", _cfg(_BLOCK, seed=1), "", "class: wrong page", file=_UPDATE,
+    ),
+    _mutant(
+        "transposed-batch-stride", "transposed keys of all batches go to the first", "offset=b * d * S_max",
+        "offset=0 * b", _cfg("K_cache_transposed=true", seed=1), "", "class: wrong batch", file=_UPDATE,
+    ),
+    _mutant(
+        "transposed-as-rows", "channels of transposed keys stand side by side", "[[0, B]], S_max)", "[[0, B]], 1)",
+        _cfg("K_cache_transposed=true"), "", "class: wrong layout", file=_UPDATE,
     ),
     _mutant(
         "barrier-missing", "caches are written while the other core reads them",
         "nisa.core_barrier(data=K_cache, cores=(0, 1))\n            nisa.core_barrier(data=V_cache, cores=(0, 1))",
-        "pass", "plain", "", "decision AB-D2",
+        "pass", _cfg("lnc=2"), "", "AB32",
     ),
     _mutant(
-        "returned-keys-of-queries", "without an update the queries of the first head come back as new keys",
-        "return_new(shape, key, value)\n    if", "return_new(shape, query[:, 0 : shape.B * shape.S], value)\n    if",
-        "no-update", "", "class: wrong operand",
+        "update-before-attention", "attention reads slots that the call has written",
+        "    out_on_chip = W_out != None or out_in_sb\n",
+        "    out_on_chip = W_out != None or out_in_sb\n    if update_cache:\n"
+        "        update_caches(shape, key, value, K_cache, V_cache, K_cache_transposed, kv_cache_update_idx)\n",
+        _cfg(), "score", "decision AB-D2",
     ),
-)
+    _mutant(
+        "new-values-of-one-batch", "every batch returns the new values of the last one",
+        "src=value)\n    return K_out, V_out",
+        "src=value)\n    nisa.dma_copy(dst=V_out[0:1], src=V_out[B - 1 : B])\n    return K_out, V_out",
+        _cfg("update_cache=false"), "", "class: wrong batch",
+    ),
+    _mutant(
+        "rank-4-axes", "the axis of heads is taken for that of batches", "return cache.reshape((B, rows, columns))",
+        "return cache.reshape((heads, B * rows, columns))", _cfg("cache_rank=4", seed=1), "", "AB29",
+    ),
+    _mutant(
+        "both-cores-store-queries", "both cores write the same memory",
+        "    if shape.prg == 0:\n        nisa.dma_copy(dst=out, src=query)", "    nisa.dma_copy(dst=out, src=query)",
+        _cfg("skip_attention=true,lnc=2"), "", "class: a race",
+    ),
+    # output projection
+    _mutant(
+        "bias-out-dropped", "the bias of the output projection is not passed on",
+        "        bias_out,\n        TRANSPOSE",
+        "        None,\n        TRANSPOSE", "transposed-out", "out", "class: option ignored",
+    ),
+    _mutant(
+        "attention-head-major", "the projection takes heads for requests",
+        "attended.reshape((shape.d, shape.B, shape.q, shape.S))",
+        "attended.reshape((shape.d, shape.q, shape.B, shape.S)).permute((0, 2, 1, 3))",
+        "plain", "psum", "AB30",
+    ),
+    _mutant(
+        "shards-exchanged", "each core projects to the other one's shard", "first = prg * 128 * H_2",
+        "first = (n_prgs - 1 - prg) * 128 * H_2", "transposed-out-on-chip", "psum", "AB31", file=_PROJECTION,
+    ),
+)  # fmt: skip

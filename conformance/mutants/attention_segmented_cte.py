@@ -27,9 +27,7 @@ _POISON_WINDOW = (
 )
 
 
-def _patched(
-    name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str = "", source: str = ""
-) -> Mutant:
+def _patched(name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str = "", source: str = "") -> Mutant:
     return Mutant(f"segatt-{name}", "attention_segmented_cte", fault, patches, case, point, source)
 
 
