@@ -34,6 +34,7 @@ from conformance.tests.kernels.attention_block_tkg_inputs import (
 )
 from reference.attention_mask import block_rows
 from reference.contracts.attention_block_tkg import CONTRACT, SKIP, Config, call_refusal, refusal
+from reference.neuroncore.errors import MachineError
 from reference.neuroncore.options import Options
 from reference.numerics.ulp import same_bits
 
@@ -197,12 +198,15 @@ def test_rows_of_a_large_cache_are_exact_ab27() -> None:
 @pytest.mark.parametrize("layout", [{}, BLOCK, {"K_cache_transposed": True}])
 def test_without_update_new_rows_come_back_and_caches_stay_ab28(layout: dict[str, Any]) -> None:
     config, inputs, heads = copied(**NEW, **layout)
-    before = {name: inputs[name].tobytes() for name in ("K_cache", "V_cache")}
-    call = SUBJECT.call(config, inputs, SUBJECT.load())
-    got = SimBackend(Options()).launch(call).outputs
+    # The machine refuses a write to an argument that the call does not name as written in place.
+    assert not SUBJECT.call(config, inputs, SUBJECT.load()).in_place
+    got = kernel(config, inputs)
     assert same(got["K_out"], heads[:, :, -2].transpose(2, 0, 1))
     assert same(got["V_out"], heads[:, :, -1][:, None])
-    assert {name: call.arguments[name].tobytes() for name in before} == before
+    updating, index = replace(config, update_cache=True), np.zeros((config.B, 1), np.uint32)
+    call = SUBJECT.call(updating, inputs | {"kv_cache_update_idx": index}, SUBJECT.load())
+    with pytest.raises(MachineError):
+        SimBackend(Options()).launch(replace(call, in_place={}))
 
 
 @pytest.mark.parametrize(("layout", "axis"), [({}, 1), ({"K_cache_transposed": True}, 1), (BLOCK, 2)])
