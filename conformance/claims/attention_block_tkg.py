@@ -13,8 +13,8 @@ PAGE = Page(
     "Attention Block TKG Kernel API Reference",
     (
         Claim("Summary", "norm, QKV, RoPE, head norms, attention, cache update and projection in one launch",
-
-              (EVERY_BIT, EVERY_CONFIG, _DECODE + "test_64_tokens_from_an_empty_cache_are_attention_over_the_sequence")),
+              (EVERY_BIT, EVERY_CONFIG,
+               _DECODE + "test_64_tokens_from_an_empty_cache_are_attention_over_the_sequence")),
         Claim("Summary", "intermediates stay on the chip", open=SPEED),
         Claim("Summary", "caches flat, transposed and in blocks",
               (_MODEL + "test_transposed_keys_give_the_same_bits",
