@@ -35,10 +35,11 @@ from reference.contracts.attention_block_tkg_config import FP8, FP8_MAX
 from reference.head_norm import head_norm
 from reference.kv_store import clamp_rows
 from reference.numerics.alu import BINARY
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
 from reference.rope import rounded_rotation
+from reference.rounding import is_study, round_to, wide_cache, within
 
 __all__ = ["model", "truth"]
 
@@ -67,7 +68,8 @@ def model(
     Raises:
         KernelArgumentError: the config or a tensor is not legal.
     """
-    validate_call(config, inputs)
+    if not is_study(profile):
+        validate_call(config, inputs)
     with np.errstate(all="ignore"):
         return _Call(config, inputs, profile, record).run()
 
@@ -94,8 +96,8 @@ class _Call:
 
     def projected(self) -> Array:
         """Queries, keys and values side by side, [B, S, I] in io."""
-        stage = qkv_tkg.model(self.config.qkv, qkv_inputs(self.config, self.inputs), self.profile, self.record)
-        return stage["out"]
+        stage_inputs, profile = qkv_inputs(self.config, self.inputs), within(self.profile, "qkv")
+        return qkv_tkg.model(self.config.qkv, stage_inputs, profile, self.record)["out"]
 
     def processed(self, x: Array, r: int) -> Array:
         """Heads [d, B, heads, S] normalised, rotated and normalised again, as the call asks."""
@@ -112,14 +114,16 @@ class _Call:
 
     def normed(self, x: Array, prefix: str, r: int, weight: Array | None, eps: float) -> Array:
         columns = x.reshape(self.config.d, -1)
-        steps = head_norm(columns, None if weight is None else weight[0], eps, self.profile)
+        weights, dtype = None if weight is None else weight[0], self.config.dtype
+        steps = head_norm(columns, weights, eps, self.profile, dtype, f"{prefix}_normed", (r,))
         for name, value in steps._asdict().items():
             if value is not None:
                 self.tell(f"{prefix}_{name}", r, value)
         return steps.normed.reshape(x.shape)
 
     def rotated(self, x: Array, r: int) -> Array:
-        steps = rounded_rotation(x, *waves(self.config, self.inputs), self.config.rope_layout, self.profile)
+        tables, layout = waves(self.config, self.inputs), self.config.rope_layout
+        steps = rounded_rotation(x, *tables, layout, self.profile, self.config.dtype, (r,))
         for name, value in steps._asdict().items():
             self.tell("rotated" if name == "total" else f"rope_{name}", r, value)
         return steps.total
@@ -127,14 +131,15 @@ class _Call:
     def quantized(self, x: Array, scale: str, r: int, rows: int) -> Array:
         """New keys or values times their scale, in FP8."""
         product = BINARY["multiply"](to_float32(x), to_float32(self.inputs[scale])[:1, :1].reshape(()), self.profile)
-        codes = clamp_rows(product, (-FP8_MAX, FP8_MAX), FP8, self.profile, ("minimum", "maximum"))
+        order, limits = ("minimum", "maximum"), (-FP8_MAX, FP8_MAX)
+        codes = clamp_rows(product, limits, FP8, self.profile, order, "kv_quantized", (r,))
         self.tell("kv_scaled", r, product, rows)
         self.tell("kv_quantized", r, codes, rows)
         return codes
 
     def scaled(self, q: Array) -> Array:
         product = BINARY["multiply"](to_float32(q), np.float32(self.config.scale), self.profile)
-        query = cast(product, self.config.dtype, self.profile)
+        query = round_to("scaled_query", product, self.config.dtype, self.profile)
         for core in self.cores():
             self.record("scaled_query", (), query.reshape(self.config.d, -1), core=core)
         return query
@@ -144,20 +149,23 @@ class _Call:
     def attended(self, q: Array, keys: Array, values: Array) -> Array:
         """Attention over the caches as they were before the call, [d, B, q, S] in io."""
         stage_inputs = attention_inputs(self.config, self.inputs, q, keys, values)
-        stage = attention_tkg.model(self.config.attention, stage_inputs, self.profile, self.record)
+        profile = within(self.profile, "attention")
+        stage = attention_tkg.model(self.config.attention, stage_inputs, profile, self.record)
         return by_channel(self.config, stage["out"])
 
     def output(self, attention: Array) -> Array:
         if self.config.W_out is None:
             return arranged(self.config, attention)
         stage_inputs = projection_inputs(self.config, self.inputs, attention)
-        return output_projection_tkg.model(self.config.projection, stage_inputs, self.profile, self.record)["out"]
+        profile = within(self.profile, "projection")
+        return output_projection_tkg.model(self.config.projection, stage_inputs, profile, self.record)["out"]
 
     def stored(self, keys: Array, values: Array) -> Arrays:
         if not self.config.update_cache:
             return returned(self.config, keys, values)
-        caches = self.inputs["K_cache"], self.inputs["V_cache"]
-        return stored(self.config, *caches, keys, values, self.inputs["kv_cache_update_idx"])
+        k_cache = wide_cache(self.inputs["K_cache"], keys, self.profile)
+        v_cache = wide_cache(self.inputs["V_cache"], values, self.profile)
+        return stored(self.config, k_cache, v_cache, keys, values, self.inputs["kv_cache_update_idx"])
 
     # --- records --------------------------------------------------------------------------------------
 

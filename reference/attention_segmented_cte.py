@@ -20,13 +20,13 @@ from reference.attention_segmented_cte_truth import truth
 from reference.contracts.attention_segmented_cte import Config, results, validate_call
 from reference.contracts.attention_segmented_cte_plan import PARTITIONS, Slice
 from reference.numerics.alu import BINARY
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.dot import matmul_pass, matmul_passes
-from reference.numerics.formats import format_of
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import reduce_add
 from reference.paged_kv_cache import head_pages, load_blocks
 from reference.recorder import NO_RECORD, Recorder
+from reference.rounding import carry, is_study, round_to, tile_dtype
 from reference.segment_schedule import ACTIVE, FULL, LARGE_TILE, WINDOW, Schedule, Segment, schedule, segments
 from reference.segmented_softmax import (
     MASKED,
@@ -67,9 +67,10 @@ def model(
     Raises:
         KernelArgumentError: the config, a tensor or a value is not legal.
     """
-    validate_call(config, inputs)
+    if not is_study(profile):
+        validate_call(config, inputs)
     job = _Job(config, inputs, profile, record)
-    found = {name: np.zeros(t.shape, format_of(t.dtype).storage) for name, t in results(config).items()}
+    found = {name: np.zeros(t.shape, tile_dtype(t.dtype, profile)) for name, t in results(config).items()}
     with np.errstate(invalid="ignore", over="ignore", under="ignore", divide="ignore"):
         _tell_schedule(job)
         for part in config.slices:
@@ -147,11 +148,11 @@ def _query(job: _Job, part: Slice) -> Array:
     """The queries of a slice [d, queries], rounded to bfloat16, and again after k_scale."""
     rows = job.inputs["q"][part.row]
     turned = rows.T if job.config.tp_q else rows
-    query = cast(turned[:, part.first : part.first + part.length], "bfloat16", job.profile)
+    query = round_to("query", turned[:, part.first : part.first + part.length], "bfloat16", job.profile)
     _tell_query(job, "query", part, query)
     if job.config.k_scale:
         scale = job.inputs["k_scale"][: job.config.d_head]
-        query = cast(job.op("multiply", to_float32(query), scale), "bfloat16", job.profile)
+        query = round_to("query_scaled", job.op("multiply", to_float32(query), scale), "bfloat16", job.profile)
         _tell_query(job, "query_scaled", part, query)
     return np.ascontiguousarray(query)
 
@@ -180,8 +181,8 @@ def _load(row: _Row, segment: Segment) -> tuple[Array, Array]:
         count = (segment.loaded_to - segment.loaded_from) // size
         start = (segment.start + segment.loaded_from) // size
         loaded = load_blocks(pages, table, start, count, segment.length - segment.loaded_from)
-        found = np.zeros((segment.length, config.d_head), format_of("bfloat16").storage)
-        found[segment.loaded_from :] = cast(loaded, "bfloat16", row.job.profile)
+        found = np.zeros((segment.length, config.d_head), tile_dtype("bfloat16", row.job.profile))
+        found[segment.loaded_from :] = carry(loaded, "bfloat16", row.job.profile)
         rows.append(found)
     return np.ascontiguousarray(rows[0].T), rows[1]
 
@@ -217,7 +218,7 @@ class _Block:
         tiles = [(t, tile, rows) for t, tile in enumerate(self.segment.key_tiles) if (rows := self.met(tile))]
         logits = [self.logits(t, tile, rows, keys) for t, tile, rows in tiles]
         neg_max = self.neg_max([rows for _, _, rows in tiles], logits, state)
-        prob = np.zeros((self.segment.length, len(self.queries)), format_of("bfloat16").storage)
+        prob = np.zeros((self.segment.length, len(self.queries)), tile_dtype("bfloat16", self.profile))
         sums: list[tuple[range, Float32]] = []
         for (t, tile, rows), logit in zip(tiles, logits, strict=True):
             sums.append((rows, self.probabilities(t, tile, rows, logit, neg_max, prob)))
@@ -275,7 +276,7 @@ class _Block:
         """Fills the tile's part of prob [keys, queries]; returns the sum over its keys, [queries]."""
         at = slice(rows.start, rows.stop)
         values = exponentials(logit, neg_max[at], self.profile)
-        rounded = cast(values, "bfloat16", self.profile)
+        rounded = round_to("prob", values, "bfloat16", self.profile)
         self.tell("prob", rounded, rows, t)
         prob[tile.start : tile.stop, at] = rounded.T
         seen = values if self.profile.act_reduce_precast else to_float32(rounded)
@@ -379,16 +380,16 @@ class _Block:
 def _finish(row: _Row, found: Arrays) -> None:
     job, part, state = row.job, row.part, row.state
     recip = reciprocal_of_sum(state.total, job.profile)
-    rounded = cast(state.out, "bfloat16", job.profile)
+    rounded = round_to("rounded", state.out, "bfloat16", job.profile)
     value = job.op("multiply", to_float32(rounded), recip[:, None])
     points = {"recip": recip, "rounded": rounded}
     if job.config.v_scale:
         points["norm"] = value
         value = job.op("multiply", value, job.inputs["v_scale"][: job.config.d_head, 0][None])
-    points["out"] = out = cast(value, "bfloat16", job.profile)
+    points["out"] = out = round_to("out", value, "bfloat16", job.profile)
     _tell_finish(row, points)
     queries = slice(part.first, part.first + part.length)
-    _place(job.config, found["out"][part.row], cast(out, job.config.dtype, job.profile), queries)
+    _place(job.config, found["out"][part.row], carry(out, job.config.dtype, job.profile), queries)
     if job.config.kvp:
         found["neg_max"][part.row, queries] = state.neg_max
         found["sum_recip"][part.row, queries] = recip

@@ -42,12 +42,12 @@ from reference.contracts.attention_tkg import Config, validate_call
 from reference.contracts.attention_tkg_plan import PARTITIONS, Plan
 from reference.kv_cache import key_tiles
 from reference.numerics.alu import BINARY, UNARY
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.dot import matmul_pass
-from reference.numerics.formats import format_of
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
 from reference.rope import angles, reduced_wave, rotate_fused
+from reference.rounding import is_study, round_to, tile_dtype
 
 __all__ = ["model", "truth"]
 
@@ -75,12 +75,13 @@ def model(
     Raises:
         KernelArgumentError: the config or a tensor is not legal.
     """
-    validate_call(config, inputs)
+    if not is_study(profile):
+        validate_call(config, inputs)
     job = _Job(config, config.plan, profile, record)
     q, k_active = _queries(job, inputs)
     operands = _operands(job, inputs, q, k_active)
-    out = np.empty((config.bs, config.d_head, config.columns_per_batch), format_of(config.out_dtype).storage)
-    debug = DebugTensors(config, np.float32) if config.debug else None
+    out = np.empty((config.bs, config.d_head, config.columns_per_batch), tile_dtype(config.out_dtype, profile))
+    debug = DebugTensors(config, np.float64 if is_study(profile) else np.float32) if config.debug else None
     with np.errstate(invalid="ignore", over="ignore", under="ignore", divide="ignore"):
         for index, local in enumerate(job.plan.batch_tiles):
             _batch_tile(job, operands, index, local, out, debug)
@@ -143,7 +144,7 @@ def _rotate(job: _Job, inputs: Arrays, q: Array, k_active: Array, core: int) -> 
     rotated = []
     for index, x in enumerate((q, k_active)):
         sine_dtype = config.dtype if config.qk_in_sb else "float32"
-        parts = rotate_fused(x, cos, sin, sine_dtype, config.dtype, profile)
+        parts = rotate_fused(x, cos, sin, sine_dtype, config.dtype, profile, (index,))
         for point, value in zip(
             ("rope_cosine_part", "rope_sine_part", "rope_sum"),
             (parts.cosine_part, parts.sine_part, parts.total),
@@ -152,7 +153,8 @@ def _rotate(job: _Job, inputs: Arrays, q: Array, k_active: Array, core: int) -> 
             _tell(record, point, (index,), value.reshape(config.d_head, -1), core)
         rotated.append(parts.total)
     scale = np.float32(1 / np.sqrt(config.d_head))
-    query = cast(job.op("multiply", to_float32(rotated[0]), np.full(q.shape, scale)), config.dtype, profile)
+    product = job.op("multiply", to_float32(rotated[0]), np.full(q.shape, scale))
+    query = round_to("rope_query", product, config.dtype, profile)
     _tell(record, "rope_query", (), query.reshape(config.d_head, -1), core)
     return query, rotated[1]
 
@@ -162,11 +164,18 @@ def _operands(job: _Job, inputs: Arrays, q: Array, k_active: Array) -> _Operands
     return _Operands(
         q.reshape(config.d_head, config.bs, -1).transpose(1, 0, 2),
         *prior_rows(config, inputs),
-        cast(k_active[:, :, 0].transpose(1, 2, 0), config.kv_dtype, profile),
-        cast(inputs["v_active"][:, 0], config.kv_dtype, profile),
+        _as_cached("k_active", config, k_active[:, :, 0].transpose(1, 2, 0), profile),
+        _as_cached("v_active", config, inputs["v_active"][:, 0], profile),
         kept_keys(config, inputs, profile),
         sink_columns(config, inputs),
     )
+
+
+def _as_cached(name: str, config: Config, rows: Array, profile: NumericsProfile) -> Array:
+    """New keys or values in the dtype of the caches; a rounding only where they come in another one."""
+    if config.active_dtype == config.kv_dtype:
+        return rows
+    return round_to(f"{name}_cast", rows, config.kv_dtype, profile)
 
 
 # --- one batch tile on all cores --------------------------------------------------------------------------
@@ -359,7 +368,9 @@ def _values(core: _Core, prob: Array, operands: _Operands, f: int) -> None:
 
 def _tile_values(core: _Core, operands: _Operands, f: int) -> Array:
     """Values [batches, keys, d] of a flash tile: new tokens in place, rows that no column keeps 0."""
-    values, new = np.array(core.tokens(operands.values, f)), core.new_slots(f)
+    values, new = core.tokens(operands.values, f), core.new_slots(f)
+    # One of the two may be wider in a study; else they have one dtype.
+    values = np.array(values, np.result_type(values, operands.new_values))
     values[:, values.shape[1] - new :] = core.rows(operands.new_values)[:, :new]
     kept = core.tokens(operands.kept, f).any(axis=2)
     if not kept.all():
@@ -402,7 +413,7 @@ def _total(core: _Core, own: Float32, other: Float32) -> Float32:
 
 
 def _cast_out(core: _Core, value: Float32) -> Array:
-    result = cast(value, core.job.config.out_dtype, core.job.profile)
+    result = round_to("out_tile", value, core.job.config.out_dtype, core.job.profile)
     return core.wide("out_tile", result) if _writes(core) else result
 
 

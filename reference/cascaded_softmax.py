@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from reference.activation import activation
 from reference.numerics.alu import BINARY, multiply_add
-from reference.numerics.cast import cast
 from reference.numerics.dot import matmul_pass
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import reduce_add, reduce_max
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -53,14 +53,14 @@ def maximum(first: Array, second: Array | np.float32, profile: NumericsProfile =
 def exponentials(
     scores: Float32, top: Float32, dtype: str, profile: NumericsProfile
 ) -> tuple[Float32, Array]:
-    """The shifted scores `scores - top`, one rounding, and their exponentials rounded to `dtype`.
+    """The shifted scores `scores - top`, one rounding, and their exponentials rounded to `dtype`, point "prob".
 
     Args:
         scores: [batches, n, 128, G], -inf where dropped.
         top: [batches, G].
     """
     shift = BINARY["subtract"](scores, top[:, None, None], profile)
-    return shift, cast(activation("exp", shift, profile), dtype, profile)
+    return shift, round_to("prob", activation("exp", shift, profile), dtype, profile)
 
 
 def partial_sums(prob: Array, profile: NumericsProfile = DEFAULT) -> Float32:

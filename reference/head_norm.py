@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from reference.norms import inverse_root, over_partitions
 from reference.numerics.alu import BINARY
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 
@@ -30,7 +31,15 @@ class HeadNorm(NamedTuple):
     normed: Array
 
 
-def head_norm(x: Array, weight: Array | None, eps: float, profile: NumericsProfile = DEFAULT) -> HeadNorm:
+def head_norm(
+    x: Array,
+    weight: Array | None,
+    eps: float,
+    profile: NumericsProfile = DEFAULT,
+    dtype: object = None,
+    point: str = "normed",
+    tile: tuple[int, ...] = (),
+) -> HeadNorm:
     """x / sqrt(mean of x^2 over d + eps) (* weight), rounded to the dtype of x once, at the end.
 
     A head of zeros gives zeros while eps > 0, NaN without eps; an infinite channel gives NaN there and zeros
@@ -39,16 +48,19 @@ def head_norm(x: Array, weight: Array | None, eps: float, profile: NumericsProfi
     Args:
         x: [d, columns] in its storage dtype, one column per head and token.
         weight: [d], any float dtype.
+        dtype: what is rounded to; None for the dtype of x.
+        point, tile: name of the one rounding.
     """
-    values = to_float32(x)
+    values, fmt = to_float32(x), x.dtype if dtype is None else dtype
     square = BINARY["multiply"](values, values, profile)
     total = over_partitions(square, np.float32(1), profile)
     root = inverse_root(total, np.float32(1 / len(x)), eps, profile)
     scaled = BINARY["multiply"](values, root, profile)
     if weight is None:
-        return HeadNorm(square, total, root, None, cast(scaled, x.dtype, profile))
+        return HeadNorm(square, total, root, None, round_to(point, scaled, fmt, profile, tile))
     factor = np.broadcast_to(to_float32(weight)[:, None], x.shape)
-    return HeadNorm(square, total, root, scaled, cast(BINARY["multiply"](scaled, factor, profile), x.dtype, profile))
+    weighted = BINARY["multiply"](scaled, factor, profile)
+    return HeadNorm(square, total, root, scaled, round_to(point, weighted, fmt, profile, tile))
 
 
 def head_norm_exact(x: Array, weight: Array | None, eps: float) -> Array:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.numerics.alu import BINARY
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 
@@ -28,6 +29,7 @@ def quantize_rows(
     dtype: object,
     profile: NumericsProfile = DEFAULT,
     order: tuple[str, str] = ("maximum", "minimum"),
+    point: str = "quantized",
 ) -> Array:
     """R_dtype(clamp(x * factor)): float32 product, two-step clamp, one rounding; the shape of x.
 
@@ -40,8 +42,9 @@ def quantize_rows(
         factor: float32, broadcast against x.
         limits: (low, high).
         order: which end is clamped first; the two differ only at NaN and zeros.
+        point: name of the one rounding.
     """
-    return clamp_rows(BINARY["multiply"](to_float32(x), factor, profile), limits, dtype, profile, order)
+    return clamp_rows(BINARY["multiply"](to_float32(x), factor, profile), limits, dtype, profile, order, point)
 
 
 def clamp_rows(
@@ -50,12 +53,14 @@ def clamp_rows(
     dtype: object,
     profile: NumericsProfile = DEFAULT,
     order: tuple[str, str] = ("maximum", "minimum"),
+    point: str = "quantized",
+    tile: tuple[int, ...] = (),
 ) -> Array:
     """The second half of `quantize_rows`: R_dtype(clamp(value)) of float32 products."""
     bounds = {"maximum": np.float32(limits[0]), "minimum": np.float32(limits[1])}
     for op in order:
         value = BINARY[op](value, bounds[op], profile)
-    return cast(value, dtype, profile)
+    return round_to(point, value, dtype, profile, tile)
 
 
 def flat_slots(batches: int, tokens: int, room: int) -> NDArray[np.int64]:

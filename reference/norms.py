@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from reference.activation import activation
 from reference.numerics.alu import BINARY, multiply_add
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.dot import matmul_pass
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import reduce_add
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 
@@ -55,7 +56,7 @@ class LayerNormGammaFirst(NamedTuple):
 
 
 def rms_gamma_first(
-    x: Array, gamma: Array, divisor: int, eps: float, profile: NumericsProfile = DEFAULT
+    x: Array, gamma: Array, divisor: int, eps: float, profile: NumericsProfile = DEFAULT, dtype: object = None
 ) -> RmsGammaFirst:
     """x * gamma / sqrt(sum x^2 / divisor + eps), rounded to x's dtype once, after both factors.
 
@@ -66,19 +67,20 @@ def rms_gamma_first(
         x: [T, n, 128, H1s] in its storage dtype.
         gamma: [n, 128, H1s], any float dtype.
         divisor: elements counted by the mean; the sum runs over all of them, padding included.
+        dtype: what is rounded to; None for the dtype of x.
     """
-    values = to_float32(x)
+    values, fmt = to_float32(x), x.dtype if dtype is None else dtype
     square = activation("square", values, profile)
     part = _column_sums(square, profile)
     total = over_partitions(part, np.float32(1), profile)
     root = inverse_root(total, np.float32(1 / divisor), eps, profile)
     scaled = BINARY["multiply"](values, to_float32(gamma), profile)
-    y = cast(BINARY["multiply"](scaled, _per_token(root), profile), x.dtype, profile)
+    y = round_to("y", BINARY["multiply"](scaled, _per_token(root), profile), fmt, profile)
     return RmsGammaFirst(square, part, total, root, scaled, y)
 
 
 def layer_norm_gamma_first(
-    x: Array, gamma: Array, beta: Array | None, eps: float, profile: NumericsProfile = DEFAULT
+    x: Array, gamma: Array, beta: Array | None, eps: float, profile: NumericsProfile = DEFAULT, dtype: object = None
 ) -> LayerNormGammaFirst:
     """(x - mean) * gamma / sqrt(variance + eps) + beta, rounded to x's dtype after every step.
 
@@ -89,29 +91,30 @@ def layer_norm_gamma_first(
     Args:
         x: [T, n, 128, H1s] in its storage dtype.
         gamma, beta: [n, 128, H1s], any float dtype.
+        dtype: what is rounded to; None for the dtype of x.
     """
-    values = to_float32(x)
+    values, fmt = to_float32(x), x.dtype if dtype is None else dtype
+
+    def step(point: str, op: str, first: Array, operand: Array) -> Array:
+        """One float32 operation, rounded."""
+        return round_to(point, BINARY[op](to_float32(first), operand, profile), fmt, profile)
+
     square = activation("square", values, profile)
     part, sums = _column_sums(square, profile), _column_sums(values, profile)
     share = np.float32(1 / values[0].size)
     mean_square, mean = (over_partitions(row, share, profile) for row in (part, sums))
-    centred = _step("subtract", values, _per_token(mean), x.dtype, profile)
+    centred = step("norm_centred", "subtract", values, _per_token(mean))
     mean_squared = BINARY["multiply"](mean, mean, profile)
     spread = BINARY["subtract"](mean_square, mean_squared, profile)
     variance = BINARY["maximum"](spread, np.float32(0), profile)
     root = inverse_root(variance, np.float32(1), eps, profile)
-    by_gamma = _step("multiply", centred, to_float32(gamma), x.dtype, profile)
-    scaled = _step("multiply", by_gamma, _per_token(root), x.dtype, profile)
-    y = scaled if beta is None else _step("add", scaled, to_float32(beta), x.dtype, profile)
+    by_gamma = step("norm_gamma", "multiply", centred, to_float32(gamma))
+    scaled = step("y" if beta is None else "norm_scaled", "multiply", by_gamma, _per_token(root))
+    y = scaled if beta is None else step("y", "add", scaled, to_float32(beta))
     return LayerNormGammaFirst(
         square, part, sums, mean_square, mean, centred, mean_squared, spread, variance, root, by_gamma,
         None if beta is None else scaled, y,
     )  # fmt: skip
-
-
-def _step(op: str, x: Array, operand: Array, dtype: Any, profile: NumericsProfile) -> Array:
-    """One float32 operation, rounded to `dtype`."""
-    return cast(BINARY[op](to_float32(x), operand, profile), dtype, profile)
 
 
 def _column_sums(values: Array, profile: NumericsProfile) -> Array:

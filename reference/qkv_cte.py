@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from reference.contracts.qkv_config import BANK, FP8, FP8_MAX, MX_WEIGHT, PARTITIONS, Config
 from reference.kv_store import flat_slots, quantize_rows, store_rows
 from reference.numerics.alu import BINARY, UNARY, multiply_add
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.dot import double_row_pass, matmul_pass, matmul_passes, mx_pass
 from reference.numerics.formats import format_of
-from reference.numerics.mx import GROUP_PARTITIONS, LANES, MxOperand, quantize_mx, scatter_scales
+from reference.numerics.mx import GROUP_PARTITIONS, LANES, MxOperand, encode_scale, quantize_mx, scatter_scales
 from reference.numerics.profile import NumericsProfile
 from reference.recorder import Recorder
+from reference.rounding import carry, is_exact, is_study, round_to, weigh, wide_cache
 from reference.token_norms import apply_gamma, layer_norm, rms_norm
 
 Array = NDArray[Any]
@@ -85,7 +86,7 @@ class _Call:
         self.static = config.quantization == "STATIC"
         #: eps as the engine reads it: out of a tile of dtype C, in STATIC of float32.
         eps = np.full(1, config.norm_eps, np.float32)
-        self.eps = np.float32((eps if self.static else to_float32(cast(eps, self.tile, profile)))[0])
+        self.eps = np.float32((eps if self.static else to_float32(round_to("eps", eps, self.tile, profile)))[0])
 
     def run(self) -> dict[str, Array]:
         blocks = list(token_blocks(self.config, MX_TOKEN_BLOCK if self.mx else TOKEN_BLOCK))
@@ -103,12 +104,12 @@ class _Call:
         names = ("input", "mlp_prev", "attention_prev")
         rows = [self.inputs[name].reshape(self.config.tokens, -1)[block.tokens] for name in names[: self.terms]]
         if len(rows) == 1:
-            hidden = self.moved(rows[0], self.tile)
+            hidden = self.moved("hidden", rows[0], self.tile)
         else:
             values = [to_float32(row) for row in rows]
             if self.profile.dma_add_order == "list_rev":
                 values.reverse()
-            hidden = self.moved((values[0] + values[1]) + values[2], self.tile)
+            hidden = self.moved("hidden", (values[0] + values[1]) + values[2], self.tile)
         self.record_rows("hidden", hidden, block)
         return hidden
 
@@ -117,11 +118,15 @@ class _Call:
         """Tensors whose sum is the hidden state."""
         return 3 if self.config.fused_residual_add else 1
 
-    def moved(self, x: Array, dtype: str) -> Array:
+    def moved(self, point: str, x: Array, dtype: str) -> Array:
         """What a DMA writes into a tensor of another dtype: one rounding of the float32 value."""
         if x.dtype == format_of(dtype).storage:
             return x
-        return cast(x, dtype, self.profile, rounding=self.profile.dma_cast_round)
+        return round_to(point, x, dtype, self.profile, rounding=self.profile.dma_cast_round)
+
+    def stored(self, x: Array) -> Array:
+        """What a DMA writes into a result, whose dtype holds all values of a tile."""
+        return x if x.dtype == format_of(self.config.dtype).storage else carry(x, self.config.dtype, self.profile)
 
     def operand(self, block: Block) -> Array:
         """The tokens as the PE or the quantisation sees them: C [nb, H], columns in their natural order."""
@@ -132,7 +137,7 @@ class _Call:
             rows = stored.transpose(0, 2, 3, 1).reshape(len(rows), -1)
         if self.config.gamma_applied:
             beta = None if self.config.beta is None else self.inputs["layer_norm_bias"]
-            rows = apply_gamma(rows, self.inputs["gamma_norm_weights"], beta, self.profile)
+            rows = apply_gamma(rows, self.inputs["gamma_norm_weights"], beta, self.profile, self.tile)
         if self.mx and len(rows) % 2:
             # The PE takes an even number of stationary columns; the odd one out is a token of zeros.
             rows = np.concatenate([rows, np.zeros_like(rows[:1])])
@@ -143,9 +148,9 @@ class _Call:
         if self.config.norm == "NO_NORM":
             return hidden
         if self.config.norm == "LAYER_NORM":
-            steps: Any = layer_norm(hidden, self.eps, self.profile)
+            steps: Any = layer_norm(hidden, self.eps, self.profile, self.tile)
         else:
-            steps = rms_norm(hidden, self.config.norm_divisor, self.eps, self.profile)
+            steps = rms_norm(hidden, self.config.norm_divisor, self.eps, self.profile, self.tile)
         for name, value in steps._asdict().items():
             self.record_rows(name, value, block)
         normalized: Array = steps.normalized
@@ -181,14 +186,13 @@ class _Call:
     def weight_tiles(self) -> Array:
         """The weight as moving operands [H1, 128, I], in C (STATIC: as it is)."""
         weight = self.inputs["fused_qkv_weights"]
-        tiles = weight if self.static else self.moved(weight, self.tile)
+        tiles = weight if self.static else self.moved("weight", weight, self.tile)
         return tiles.reshape(-1, PARTITIONS, self.config.I)
 
     def static_product(self, operand: Array, block: Block) -> Array:
         """Passes over pairs of tiles; an odd last tile goes alone, as it must not read past the operand."""
-        codes = quantize_rows(
-            operand, self.input_inverse, (-FP8_MAX, FP8_MAX), FP8, self.profile, ("minimum", "maximum")
-        )
+        order, limits = ("minimum", "maximum"), (-FP8_MAX, FP8_MAX)
+        codes = quantize_rows(operand, self.input_inverse, limits, FP8, self.profile, order, "operand_fp8")
         self.record_tiles("operand_fp8", block, len(codes), lambda at: self.transposed(codes[at]))
         stationary, moving = self.passes(codes), self.weight_tiles
         psum = None
@@ -203,15 +207,29 @@ class _Call:
     def mx_product(self, operand: Array, block: Block) -> Array:
         """Passes of 512 columns, quantised in groups of 8 partitions x 4 lanes."""
         tiles = self.config.H // MX_COLUMNS
+        if is_exact("operand_mx", self.profile):
+            return self.mx_passes(self.whole_operands(operand))
         source = self.transposed(operand).reshape(PARTITIONS, -1)
         data, scales = quantize_mx(source, MX_WEIGHT, self.profile)
         data = data.reshape(PARTITIONS, tiles, -1)
         scales = scales.reshape(PARTITIONS // GROUP_PARTITIONS, tiles, -1)
         self.record_tiles("operand_mx", block, len(operand), lambda at: data[:, :, at])
         self.record_tiles("operand_scale", block, len(operand), lambda at: spread_scales(scales[:, :, at]))
+        operands = [MxOperand.unpack(data[:, t], scales[:, t], MX_WEIGHT) for t in range(tiles)]
+        if is_study(self.profile):
+            for whole, rounded in zip(self.whole_operands(operand), operands, strict=True):
+                weigh("operand_mx", whole.lanes, rounded.values(self.profile), "float8_e4m3fn", self.profile)
+        return self.mx_passes(operands)
+
+    def whole_operands(self, operand: Array) -> list[MxOperand]:
+        """The operand of each 512 columns as a study has it: values themselves under scales of 1."""
+        tiles = to_float32(self.transposed(operand)).transpose(1, 0, 3, 2)
+        scales = encode_scale(np.zeros((PARTITIONS // GROUP_PARTITIONS, len(operand)), np.int64))
+        return [MxOperand(lanes, scales, 0.0) for lanes in tiles]
+
+    def mx_passes(self, operands: list[MxOperand]) -> Array:
         psum = None
-        for t, weight in enumerate(self.mx_weights):
-            stationary = MxOperand.unpack(data[:, t], scales[:, t], MX_WEIGHT)
+        for stationary, weight in zip(operands, self.mx_weights, strict=True):
             psum = mx_pass(stationary, weight, self.profile, acc=psum)
         assert psum is not None
         return psum
@@ -234,29 +252,30 @@ class _Call:
     def biased(self, product: Array) -> Array:
         if self.bias is not None:
             product = BINARY["add"](product, to_float32(self.bias), self.profile)
-        return self.rounded(product)
+        return self.rounded("projected", product)
 
     def scaled(self, product: Array, block: Block) -> Array:
         """STATIC: dequantised, then the bias, unscaled. Only without RoPE the raw sums are rounded first."""
         if not self.config.fused_rope:
-            raw = self.rounded(product)
+            raw = self.rounded("raw", product)
             self.record_rows("raw", raw, block)
             product = to_float32(raw)
         scale = np.repeat(self.segment_scales, self.config.segments, axis=1)
         if self.bias is None:
-            return self.rounded(BINARY["multiply"](product, scale, self.profile))
+            return self.rounded("projected", BINARY["multiply"](product, scale, self.profile))
         bias, fused = to_float32(self.bias), self.profile.fma_vector
-        return self.rounded(multiply_add(product, scale, bias, self.profile, fused=fused))
+        return self.rounded("projected", multiply_add(product, scale, bias, self.profile, fused=fused))
 
     def rotated(self, rows: Array, block: Block) -> Array:
         """RoPE on the Q and K heads: every product and the sum rounded to E. Only half of sin is read."""
         turning, half = self.config.q_dim + self.config.kv_dim, int(self.config.d_head or 0) // 2
         heads = to_float32(rows[:, :turning]).reshape(len(rows), -1, 2, half)
         cos, sin = self.wave("cos", block, 2 * half), self.wave("sin", block, half)
-        crossed = self.rounded(BINARY["multiply"](heads[:, :, ::-1], sin.reshape(-1, 1, 1, half), self.profile))
+        sines, cosines = sin.reshape(-1, 1, 1, half), cos.reshape(-1, 1, 2, half)
+        crossed = self.rounded("sine_part", BINARY["multiply"](heads[:, :, ::-1], sines, self.profile))
         crossed[:, :, 0] = -crossed[:, :, 0]
-        straight = self.rounded(BINARY["multiply"](heads, cos.reshape(-1, 1, 2, half), self.profile))
-        total = self.rounded(BINARY["add"](to_float32(straight), to_float32(crossed), self.profile))
+        straight = self.rounded("cosine_part", BINARY["multiply"](heads, cosines, self.profile))
+        total = self.rounded("rotated", BINARY["add"](to_float32(straight), to_float32(crossed), self.profile))
         parts = {"sine_part": crossed, "cosine_part": straight, "rotated": total}
         for point, part in parts.items():
             self.record_rows(point, part.reshape(len(rows), turning), block)
@@ -265,19 +284,19 @@ class _Call:
     def wave(self, name: str, block: Block, width: int) -> Array:
         """The first columns of a RoPE cache for some tokens: the values of a tile in E."""
         cache = self.inputs[f"{name}_cache"].reshape(self.config.tokens, -1)
-        tile = self.moved(cache[block.tokens, :width], self.end)
+        tile = self.moved(name, cache[block.tokens, :width], self.end)
         self.record_rows(name, tile, block)
         return to_float32(tile)
 
-    def rounded(self, x: Array) -> Array:
-        return cast(x, self.end, self.profile)
+    def rounded(self, point: str, x: Array) -> Array:
+        return round_to(point, x, self.end, self.profile)
 
     # --- constants ------------------------------------------------------------------------------------
 
     @cached_property
     def bias(self) -> Array | None:
         """[1, I] in E."""
-        return None if self.config.bias is None else self.moved(self.inputs["bias"], self.end)
+        return None if self.config.bias is None else self.moved("bias_rows", self.inputs["bias"], self.end)
 
     @cached_property
     def input_inverse(self) -> Array:
@@ -315,17 +334,19 @@ class _Call:
         for name, start, stop in (("k", ends[0], ends[1]), ("v", ends[1], ends[2])):
             parts = [part[:, start:stop] for part in rows]
             results[f"{name}_cache"] = self.written(name, blocks, parts)
-        query = self.moved(np.concatenate([part[:, : ends[0]] for part in rows]), self.config.dtype)
+        query = self.stored(np.concatenate([part[:, : ends[0]] for part in rows]))
         return {"out": query.reshape(self.config.out_shape), **results}
 
     def written(self, name: str, blocks: list[Block], parts: list[Array]) -> Array:
         """One cache after the call; `parts` are the blocks' rows of K or V."""
         factor, limits = self.inverse(f"{name}_scale"), (self.config.kv_min, self.config.kv_max)
-        codes = [quantize_rows(part, factor, limits, self.config.kv_dtype, self.profile) for part in parts]
+        point, dtype = f"{name}_quantized", self.config.kv_dtype
+        codes = [quantize_rows(part, factor, limits, dtype, self.profile, point=point) for part in parts]
         for block, part in zip(blocks, codes, strict=True):
-            self.record_rows(f"{name}_quantized", part, block)
-        cache = np.array(self.inputs[f"{name}_cache"])
-        store_rows(cache, np.concatenate(codes), self.slots)
+            self.record_rows(point, part, block)
+        written = np.concatenate(codes)
+        cache = wide_cache(np.array(self.inputs[f"{name}_cache"]), written, self.profile)
+        store_rows(cache, written, self.slots)
         return cache
 
     @cached_property
@@ -337,7 +358,7 @@ class _Call:
 
     def arranged(self, rows: Array) -> Array:
         """[T, I] in the layout and dtype of the result."""
-        stored = rows if self.static else self.moved(rows, self.config.dtype)
+        stored = rows if self.static else self.stored(rows)
         tokens: Array = stored.reshape(self.config.B, self.config.S, self.config.I)
         if self.config.output_layout == "BSD":
             return tokens

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from reference.contracts.qkv_config import BANK, FP8, FP8_MAX, PARTITIONS, Config
 from reference.norms import LayerNormGammaFirst, RmsGammaFirst, layer_norm_gamma_first, rms_gamma_first
 from reference.numerics.alu import BINARY, UNARY
-from reference.numerics.cast import cast, to_float32
+from reference.numerics.cast import to_float32
 from reference.numerics.dot import matmul_passes
 from reference.numerics.profile import NumericsProfile
 from reference.recorder import Recorder
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Any]
@@ -111,7 +112,7 @@ class _Call:
             if self.profile.dma_add_order == "list_rev":
                 terms.reverse()
             total = (terms[0] + terms[1]) + terms[2]
-            hidden = cast(total, self.io, self.profile, rounding=self.profile.dma_cast_round)
+            hidden = round_to("x", total, self.io, self.profile, rounding=self.profile.dma_cast_round)
         mapped = self.by_partition(hidden)
         self.record_tokens("x", mapped, shard=not self.normed)
         return mapped
@@ -141,17 +142,17 @@ class _Call:
         gamma = self.by_partition(self.inputs["gamma_norm_weights"])[0]
         eps = self.config.norm_eps
         if self.config.norm == "RMS_NORM":
-            return rms_gamma_first(hidden, gamma, self.config.norm_divisor, eps, self.profile)
+            return rms_gamma_first(hidden, gamma, self.config.norm_divisor, eps, self.profile, self.io)
         beta = None if self.config.beta is None else self.by_partition(self.inputs["layer_norm_bias"])[0]
-        return layer_norm_gamma_first(hidden, gamma, beta, eps, self.profile)
+        return layer_norm_gamma_first(hidden, gamma, beta, eps, self.profile, self.io)
 
     def quantized(self, y: Array) -> Array:
         """Scaled by the reciprocal, rounded to io, clamped, rounded to fp8: two roundings."""
         inverse = UNARY["reciprocal"](self.inputs["qkv_in_scale"][:1, :1], self.profile)
-        scaled = cast(BINARY["multiply"](to_float32(y), inverse, self.profile), self.io, self.profile)
+        scaled = self.times("scaled", y, inverse)
         clamped = BINARY["minimum"](to_float32(scaled), np.float32(FP8_MAX), self.profile)
         clamped = BINARY["maximum"](clamped, np.float32(-FP8_MAX), self.profile)
-        codes = cast(clamped, FP8, self.profile)
+        codes = round_to("quantized", clamped, FP8, self.profile)
         self.record_all("in_scale_inverse", np.broadcast_to(inverse, (PARTITIONS, 1)))
         self.record_all("dequant_scale", np.broadcast_to(self.segment_scales(), (PARTITIONS, 3)))
         self.record_tokens("scaled", scaled, shard=True)
@@ -170,11 +171,11 @@ class _Call:
         out = self.combined(operand, core)
         if self.config.quantization == "NONE":
             return out
-        out = self.times(out, self.dequantisation())
+        out = self.times("dequant", out, self.dequantisation())
         self.record_columns("dequant", out, (), core)
         if not self.has_bias(core):
             return out
-        out = self.plus(out, to_float32(self.inputs["bias"]))
+        out = self.plus("biased", out, to_float32(self.inputs["bias"]))
         self.record_columns("biased", out, (), core)
         return out
 
@@ -192,7 +193,7 @@ class _Call:
         for group in range(self.groups.count):
             psum = self.psum(stationary, moving, group)
             self.record_columns("psum", psum, (group,), core)
-            out = self.plus(out, psum)
+            out = self.plus("partial", out, psum)
             self.record_columns("partial", out, (group,), core)
         return out
 
@@ -220,16 +221,16 @@ class _Call:
         """The bias is added once: by the first core."""
         return self.config.bias is not None and core == 0
 
-    def plus(self, x: Array, y: Array) -> Array:
-        return cast(BINARY["add"](to_float32(x), y, self.profile), self.io, self.profile)
+    def plus(self, point: str, x: Array, y: Array) -> Array:
+        return round_to(point, BINARY["add"](to_float32(x), y, self.profile), self.io, self.profile)
 
-    def times(self, x: Array, y: Array) -> Array:
-        return cast(BINARY["multiply"](to_float32(x), y, self.profile), self.io, self.profile)
+    def times(self, point: str, x: Array, y: Array) -> Array:
+        return round_to(point, BINARY["multiply"](to_float32(x), y, self.profile), self.io, self.profile)
 
     def joined(self, parts: list[Array]) -> Array:
         """The sum of both cores' shares, which each core forms with its own share first."""
         for core in (1, 0):
-            total = self.plus(parts[core], to_float32(parts[1 - core]))
+            total = self.plus("total", parts[core], to_float32(parts[1 - core]))
             self.record_columns("total", total, (), core)
         return total
 

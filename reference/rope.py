@@ -19,6 +19,7 @@ from reference.numerics.alu import BINARY, multiply_add
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -87,7 +88,13 @@ def rotate_rounded(
 
 
 def rounded_rotation(
-    x: Array, cos: Array, sin: Array, layout: str, profile: NumericsProfile = DEFAULT
+    x: Array,
+    cos: Array,
+    sin: Array,
+    layout: str,
+    profile: NumericsProfile = DEFAULT,
+    dtype: object = None,
+    tile: tuple[int, ...] = (),
 ) -> RoundedRotation:
     """The rotation of a kernel that is given cos and sin: every product and sum rounded to the dtype of x.
 
@@ -98,17 +105,22 @@ def rounded_rotation(
         x: [d, ...] of a float storage dtype.
         cos, sin: [d/2, ...], broadcast against the halves of x; any float storage dtype.
         layout: of the input and of the result.
+        dtype: what is rounded to; None for the dtype of x.
+        tile: index of the tile in the names of the points, rope_even_cos and the like.
     """
     e, o = (to_float32(part) for part in split_pairs(x, layout))
     c, s = (to_float32(wave) for wave in (cos, sin))
+    fmt = x.dtype if dtype is None else dtype
 
-    def rounded(op: str, first: Array, second: Array) -> Array:
-        return cast(BINARY[op](first, second, profile), x.dtype, profile)
+    def rounded(point: str, op: str, first: Array, second: Array) -> Array:
+        return round_to(point, BINARY[op](to_float32(first), to_float32(second), profile), fmt, profile, tile)
 
-    products = [rounded("multiply", part, wave) for part, wave in ((e, c), (o, s), (o, c), (e, s))]
-    even_cos, odd_sin, odd_cos, even_sin = products
-    turned_e = rounded("subtract", to_float32(even_cos), to_float32(odd_sin))
-    turned_o = rounded("add", to_float32(odd_cos), to_float32(even_sin))
+    even_cos = rounded("rope_even_cos", "multiply", e, c)
+    odd_sin = rounded("rope_odd_sin", "multiply", o, s)
+    odd_cos = rounded("rope_odd_cos", "multiply", o, c)
+    even_sin = rounded("rope_even_sin", "multiply", e, s)
+    turned_e = rounded("rope_even", "subtract", even_cos, odd_sin)
+    turned_o = rounded("rope_odd", "add", odd_cos, even_sin)
     total = join_pairs(turned_e, turned_o, layout)
     return RoundedRotation(even_cos, odd_sin, odd_cos, even_sin, turned_e, turned_o, total)
 
@@ -182,7 +194,13 @@ class Rotation:
 
 
 def rotate_fused(
-    x: Array, cos: Float32, sin: Float32, sine_dtype: str, dtype: str, profile: NumericsProfile = DEFAULT
+    x: Array,
+    cos: Float32,
+    sin: Float32,
+    sine_dtype: str,
+    dtype: str,
+    profile: NumericsProfile = DEFAULT,
+    tile: tuple[int, ...] = (),
 ) -> Rotation:
     """The rotation of a kernel that makes its own angles, contiguous layout.
 
@@ -192,11 +210,13 @@ def rotate_fused(
     Args:
         x: [d, ...] of a float storage dtype.
         cos, sin: float32 [d/2, ...].
+        tile: index of the tile in the names of the points, rope_sine_part and rope_sum.
     """
     e, o = (to_float32(part) for part in split_pairs(x, "contiguous"))
     both = np.concatenate
     c, s = (np.broadcast_to(both((wave, wave)), x.shape) for wave in (cos, sin))
     cosine_part = BINARY["multiply"](both((e, o)), c, profile)
-    sine_part = cast(BINARY["multiply"](both((-o, e)), s, profile), sine_dtype, profile)
+    sine = BINARY["multiply"](both((-o, e)), s, profile)
+    sine_part = round_to("rope_sine_part", sine, sine_dtype, profile, tile)
     total = BINARY["add"](cosine_part, to_float32(sine_part), profile)
-    return Rotation(cosine_part, sine_part, cast(total, dtype, profile))
+    return Rotation(cosine_part, sine_part, round_to("rope_sum", total, dtype, profile, tile))

@@ -18,6 +18,7 @@ from reference.numerics.bn import bn_aggr, bn_stats
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.numerics.reduce import accumulate
+from reference.rounding import round_to
 
 Array = NDArray[Any]
 
@@ -42,7 +43,9 @@ class LayerNormSteps(NamedTuple):
     normalized: Array
 
 
-def rms_norm(x: Array, divisor: int, eps: np.float32, profile: NumericsProfile = DEFAULT) -> RmsSteps:
+def rms_norm(
+    x: Array, divisor: int, eps: np.float32, profile: NumericsProfile = DEFAULT, dtype: object = None
+) -> RmsSteps:
     """x / sqrt(sum x^2 / divisor + eps), rounded to x's dtype; the sum is that of the float32 squares.
 
     A token of zeros gives zeros while eps > 0, and NaN for eps = 0. An infinite element gives NaN there and
@@ -51,31 +54,36 @@ def rms_norm(x: Array, divisor: int, eps: np.float32, profile: NumericsProfile =
     Args:
         x: [T, H] in its storage dtype.
         divisor: elements counted by the mean; the sum runs over all H, padding included.
+        dtype: what is rounded to; None for the dtype of x.
     """
-    values = to_float32(x)
+    values, fmt = to_float32(x), x.dtype if dtype is None else dtype
     squares = activation("square", values, profile)
     if not profile.act_reduce_precast:
-        squares = to_float32(cast(squares, x.dtype, profile))
+        squares = to_float32(cast(squares, fmt, profile))
     total = accumulate(np.zeros(len(x), np.float32), squares, "add", profile, engine="scalar")[:, None]
     root = inverse_root(total, np.float32(1 / divisor), eps, profile)
-    return RmsSteps(total, root, cast(BINARY["multiply"](values, root, profile), x.dtype, profile))
+    normalized = BINARY["multiply"](values, root, profile)
+    return RmsSteps(total, root, round_to("normalized", normalized, fmt, profile))
 
 
-def layer_norm(x: Array, eps: np.float32, profile: NumericsProfile = DEFAULT) -> LayerNormSteps:
+def layer_norm(
+    x: Array, eps: np.float32, profile: NumericsProfile = DEFAULT, dtype: object = None
+) -> LayerNormSteps:
     """(x - mean) / sqrt(variance + eps) with the population variance, rounded to x's dtype once.
 
     A token of equal elements gives zeros while eps > 0. NaN and infinity fill their token with NaN.
 
     Args:
         x: [T, H] in its storage dtype.
+        dtype: what is rounded to; None for the dtype of x.
     """
-    values = to_float32(x)
+    values, fmt = to_float32(x), x.dtype if dtype is None else dtype
     chunks = range(0, x.shape[1], BN_COLUMNS)
     stats = np.concatenate([bn_stats(values[:, i : i + BN_COLUMNS], profile) for i in chunks], axis=1)
     moments = bn_aggr(stats, profile)
     root = inverse_root(moments[:, 1:], np.float32(1), eps, profile)
     centred = BINARY["subtract"](values, moments[:, :1], profile)
-    normalized = cast(BINARY["multiply"](centred, root, profile), x.dtype, profile)
+    normalized = round_to("normalized", BINARY["multiply"](centred, root, profile), fmt, profile)
     return LayerNormSteps(stats, moments, root, normalized)
 
 
@@ -84,13 +92,15 @@ def inverse_root(mean: Array, scale: np.float32, eps: np.float32, profile: Numer
     return activation("rsqrt", multiply_add(mean, scale, eps, profile, fused=profile.fma_scalar), profile)
 
 
-def apply_gamma(x: Array, gamma: Array, beta: Array | None, profile: NumericsProfile = DEFAULT) -> Array:
-    """x * gamma (+ beta) rounded to x's dtype once; gamma and beta [1, H] act as float32.
+def apply_gamma(
+    x: Array, gamma: Array, beta: Array | None, profile: NumericsProfile = DEFAULT, dtype: object = None
+) -> Array:
+    """x * gamma (+ beta) rounded once, point "operand", to `dtype` or that of x; gamma and beta [1, H] act as float32.
 
     NaN and infinity follow the operations.
     """
-    values, factor = to_float32(x), to_float32(gamma)
+    values, factor, fmt = to_float32(x), to_float32(gamma), x.dtype if dtype is None else dtype
     if beta is None:
-        return cast(BINARY["multiply"](values, factor, profile), x.dtype, profile)
+        return round_to("operand", BINARY["multiply"](values, factor, profile), fmt, profile)
     total = multiply_add(values, factor, to_float32(beta), profile, fused=profile.fma_vector)
-    return cast(total, x.dtype, profile)
+    return round_to("operand", total, fmt, profile)

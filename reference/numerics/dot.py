@@ -302,9 +302,7 @@ def _mx_sum(a: MxOperand, b: MxOperand, profile: NumericsProfile, start: Array |
 
 def _scaled(operand: MxOperand, profile: NumericsProfile) -> Array:
     """Element times scale, [4 P, F], row 4 p + lane: float32 with its range, or float64 without (U8)."""
-    scale = np.repeat(scale_values(operand.scales, profile), 8, axis=0)[:, None, :]
-    with np.errstate(invalid="ignore"):
-        values = (operand.lanes.astype(np.float64) * scale).reshape(-1, scale.shape[-1])
+    values = operand.values(profile).reshape(-1, operand.lanes.shape[-1])
     wide = profile.mx_scale_overflow == "wide" or profile.mx_dot.startswith("fused")
     return values if wide else narrow(values)
 

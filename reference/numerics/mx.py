@@ -51,6 +51,13 @@ class MxOperand:
         values = to_float32(packed, row).reshape(*packed.shape, LANES)
         return cls(values.transpose(0, 2, 1), bytes_, format_of(row.element).min_normal)
 
+    def values(self, profile: NumericsProfile = DEFAULT) -> Array:
+        """Elements times their scales, float64 [P, 4, F]."""
+        scale = np.repeat(scale_values(self.scales, profile), GROUP_PARTITIONS, axis=0)[:, None, :]
+        with np.errstate(invalid="ignore"):
+            scaled: Array = self.lanes.astype(np.float64) * scale
+        return scaled
+
     def without_subnormals(self) -> MxOperand:
         """The operand whose subnormal elements read as zeros of their sign."""
         small = np.abs(self.lanes) < self.min_normal
