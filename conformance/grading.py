@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import Bound, bound_faults
+from conformance.bounds import Bound, bound_faults, figures
 from conformance.envelope import Envelope, envelope_faults, values64
 from conformance.grades import Grade
 from conformance.subject import Output
@@ -75,7 +75,7 @@ def judge(got: Array, evidence: Evidence) -> Verdict:
     golden = golden_of(got, evidence)
     faults = structure_faults(got, golden, _open_to(evidence))
     if not faults:
-        faults = liveness_faults(got, golden, evidence) + _sentinel_faults(got, golden, evidence)
+        faults = liveness_faults(got, golden, evidence) + sentinel_faults(got, golden, evidence)
     if faults:
         return Verdict(Grade.F, {"": "; ".join(faults)})
     missed: dict[str, str] = {}
@@ -90,6 +90,17 @@ def judge(got: Array, evidence: Evidence) -> Verdict:
     if evidence.truth is not None and evidence.tolerance is None:
         missed[Grade.D.name] = "no tolerance is published; Subject.tolerances may give one"
     return Verdict(Grade.F, missed)
+
+
+def grade_faults(grade: Grade, got: Array, evidence: Evidence) -> list[str] | None:
+    """What keeps an output from this one grade, whatever the others say; None where there is no evidence for it.
+
+    Shape, dtype and liveness are not looked at: `structure_faults` and `liveness_faults` come first.
+    """
+    for known, is_available, faults_of in _GRADES:
+        if known is grade and is_available(evidence):
+            return faults_of(got, golden_of(got, evidence), evidence)
+    return None
 
 
 def structure_faults(got: Array, golden: Array, undefined: Array | None = None) -> list[str]:
@@ -126,6 +137,16 @@ def liveness_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
     return []
 
 
+def share_of_bound(got: Array, evidence: Evidence) -> float | None:
+    """Largest |error| / bound over the elements that truth speaks about, 0 where it speaks about none.
+
+    Infinite where a value is missed that has no room, or is not finite; None where there is no bound.
+    """
+    if evidence.bound is None or evidence.truth is None:
+        return None
+    return figures(values64(got), _truth(evidence), _judged_bound(golden_of(got, evidence), evidence)).share
+
+
 def _open_to(evidence: Evidence) -> Array | None:
     """Elements about which golden says nothing: a model has a value for every one."""
     return evidence.undefined if evidence.model is None else None
@@ -158,7 +179,8 @@ def _is_sentinel(golden: Array, output: Output) -> NDArray[np.bool_]:
     return np.isin(values64(golden), values64(codes))
 
 
-def _sentinel_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+def sentinel_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    """Whether a value that stands for "nothing here" is missing where golden has it."""
     if not evidence.output.sentinels:
         return []
     places = _is_sentinel(golden, evidence.output)
@@ -186,9 +208,13 @@ def _envelope_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]
 
 
 def _bound_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
+    return bound_faults(values64(got), _truth(evidence), _judged_bound(golden, evidence))
+
+
+def _judged_bound(golden: Array, evidence: Evidence) -> Bound:
+    """The bound, with elements that truth does not speak about set free."""
     assert evidence.bound is not None
-    limit = np.where(_judged(golden, evidence), evidence.bound.limit, np.inf)
-    return bound_faults(values64(got), _truth(evidence), replace(evidence.bound, limit=limit))
+    return replace(evidence.bound, limit=np.where(_judged(golden, evidence), evidence.bound.limit, np.inf))
 
 
 def _tolerance_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:

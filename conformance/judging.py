@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from conformance.bounds import Bound
 from conformance.envelope import Envelope, values64
 from conformance.grades import Grade
-from conformance.grading import Evidence, golden_of, judge
+from conformance.grading import Evidence, golden_of, judge, share_of_bound
+from conformance.lanes import EXACT_LANES
 from conformance.mismatch import mismatch_report
 from conformance.required import requirement
 from conformance.results import OutputResult
@@ -70,9 +71,19 @@ def _judge_output(
 ) -> OutputResult:
     if name not in got or name not in reference.expected:
         return _out_of_place(rung, name, "missing" if name in reference.expected else "not an output of this config")
+    evidence = evidence_of(subject, case, name, reference, bounds)
     quantization = subject.quantization(case.config)
+    row = requirement(subject.name, name, str(got[name].dtype), quantization, case.lane, rung)
+    return _result(rung, got[name], evidence, row.grade, row.reason)
+
+
+def evidence_of(
+    subject: Subject, case: Case, name: str, reference: Reference, bounds: Mapping[str, Bound]
+) -> Evidence:
+    """Everything that one output of a case is judged by."""
     record, spans = subject.output(name), reference.spans
-    evidence = Evidence(
+    rows = (*subject.tolerances, *TOLERANCES)
+    return Evidence(
         output=record,
         model=(reference.model or {}).get(name),
         truth=(reference.truth or {}).get(name),
@@ -80,11 +91,9 @@ def _judge_output(
         undefined=reference.undefined.get(name),
         envelope=None if spans is None else lambda: spans()[name],
         bound=bounds.get(name),
-        tolerance=tolerance_for(subject.name, quantization, name, (*subject.tolerances, *TOLERANCES)),
-        exact=case.lane == "exact",
+        tolerance=tolerance_for(subject.name, subject.quantization(case.config), name, rows),
+        exact=case.lane in EXACT_LANES,
     )
-    row = requirement(subject.name, name, str(got[name].dtype), quantization, case.lane, rung)
-    return _result(rung, got[name], evidence, row.grade, row.reason)
 
 
 def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because: str) -> OutputResult:
@@ -103,6 +112,7 @@ def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because:
         elements=got.size,
         differing=apart.different,
         max_ulp=apart.max_ulp,
+        share_of_bound=share_of_bound(got, evidence),
         report="" if verdict.grade.meets(required) else mismatch_report(name, got, golden, evidence.truth),
         **_errors(got, evidence),
     )

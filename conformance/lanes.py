@@ -34,6 +34,10 @@ FP8_EDGES = (
 FLOAT32_BITS = 24
 
 
+#: Lanes in which every legal order gives the same bits, so that nothing else is excused on any backend.
+EXACT_LANES = ("exact", "exact_rounding")
+
+
 class LaneError(ValueError):
     """Data that are not what their lane claims."""
 
