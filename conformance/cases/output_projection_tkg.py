@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conformance import lanes
+from conformance.bounds import Bound
 from conformance.randomness import Stream
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import output_projection_tkg as reference
+from reference import output_projection_tkg_bound
 from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, Config, refusal
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
@@ -229,6 +231,17 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
     return Call(function, arguments, returns, config.lnc)
 
 
+def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
+    """Grade C: worst case and spread of each element, and equality of the caller's tile.
+
+    Elements of a token share the roundings of its operand (STATIC), those of a hidden index none.
+    """
+    limits = {name: Bound(np.zeros(value.shape)) for name, value in _kept(config, inputs).items()}
+    for name, known in output_projection_tkg_bound.errors(config, inputs).items():
+        limits[name] = Bound(known.error, spread=np.sqrt(known.variance))
+    return limits
+
+
 def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """The same mathematics in plain fp32 NumPy; inputs are fp32 already."""
     attention = inputs["attention"].transpose(1, 3, 2, 0).reshape(config.tokens, -1)
@@ -306,6 +319,7 @@ SUBJECT = Subject(
     model=model,
     call=call,
     quantization=lambda config: {"NONE": "none"}.get(config.quantization, config.quantization.lower()),
+    bounds=bounds,
     bench=(
         Bench("decode-b4", Config(**_LLAMA), _plain_fp32),
         Bench("decode-b128", Config(B=128, N=8, S=1, D=128, H=8192, lnc=2), _plain_fp32),

@@ -1,0 +1,261 @@
+"""What each operation of a kernel adds to the error of a value: the terms that every error bound is made of.
+
+A companion run of truth carries three arrays beside each other (`Known`): the value in float64, the worst case of
+what a right kernel's value may differ from it, and the variance of that difference where roundings are
+independent. The worst case holds for every answer of the noise class to an open question; U12 (products rounded
+to bfloat16) is outside, and so is a PSUM value that seeds a sequential sum (U3 together with U1), where every
+product of all passes would be on one path: that PSUM is added to after the array has summed is documented. With u = 2^-24, half a unit in the last place of
+float32, and |x| the size of what is rounded, its error included:
+
+operation               worst case                        why
+float32 operation       u |x| + 2^-150                    one rounding to nearest; the vector, scalar and DMA engines
+                                                          compute in float32, documented. Fused (V1, S1): one less.
+sum of n terms, dot     2 n u sum|terms|                  each of at most n additions on a term's path errs by one unit
+                        + 2 n 2^-150                      at most, rounding towards zero (U2, U3) included: 2 u. A tree
+                                                          (U1, V2, S4) has shorter paths. Wide registers (U2) err less.
+                                                          Fused (fdpa24, MX fused24): each of n products is cut below
+                                                          2^-24 of the largest, n u sum|terms|, and one rounding ends.
+dot of float32          PSUM is added to 4 times as often the operands' halves meet in four passes (U4); the passes
+                        and one addition more             with a low half add up 2^-10 of the terms' sizes at most
+elementary function     3 u relative                      one rounding, and one unit for an inexact table (S2, V6, V10)
+cast                    half a step of the target at |x|  to nearest even, documented; exact for what is 0. Where the
+                                                          target has no finite value, nothing is said: infinite
+product, sum of values  |x| ey + |y| ex + ex ey, ex + ey  algebra
+clamp                   min(e, high - low)                brings two numbers no further apart, and ends in the interval
+dot of values           ex |w| + |x| ew + ex ew + sum's   algebra, `dot`
+1 / sqrt(m + eps)       the function at the nearer end    monotonic; a negative mean counts as 0
+exp(x - top)            expm1(ex + 2u(|x - top| + ex + 1) the error of an exponent is a relative error; the
+                        + corrections (3u + 4u))          rounding of a difference is at most u of it; a factor
+                                                          exp(top - newer top) per later tile, each with its product
+MX                      half a step of the element, or    the scale is at most 2^-7 of the group's largest magnitude,
+                        of its subnormals under the       and its smallest is 2^-127
+                        group's scale
+
+The variance of a rounding to nearest is step^2/12, a third of the half step squared. It is exact for a value that
+lies anywhere between two neighbours, and an upper estimate for one that tends to be representable. A sum of n
+float32 additions has the variance n (2u sum|terms|)^2: n roundings of either mode, of partial sums as large as
+they can be. Float32 errors of single operations count in full, as a variant may make them all alike. Parts that
+are not independent are added before they are squared.
+
+What is not covered: overflow of a sum on the way (the result is finite in truth and infinite in the kernel), and
+U6, where subnormals are flushed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reference.numerics.formats import format_of
+
+Array = NDArray[Any]
+
+#: Half a unit in the last place of float32, relative.
+UNIT = 2.0**-24
+#: Largest relative error of one addition of the tensor engine or of a reduction, in any rounding mode.
+ADDITION = 2 * UNIT
+#: Largest relative error of an elementary function of float32: one rounding, and one unit for inexact tables.
+FUNCTION = 3 * UNIT
+#: Half of the smallest subnormal of float32.
+TINY = 2.0**-150
+#: No finite score differs from a finite maximum by more; keeps infinities out of products with zero weights.
+FAR = 1e4
+#: Passes through the array of float32 operands (U4).
+FLOAT32_PASSES = 4
+
+
+class Known(NamedTuple):
+    """A value and what a right kernel's may differ from it; float64 arrays of one shape."""
+
+    value: Array
+    #: Worst case, >= 0; infinite or NaN where nothing can be said.
+    error: Array
+    #: Expected square of the difference where roundings are independent.
+    variance: Array
+
+    @property
+    def size(self) -> Array:
+        """Largest magnitude of the kernel's value."""
+        return np.asarray(np.abs(self.value) + self.error)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the kernel has this very value everywhere."""
+        return not np.any(self.error)
+
+
+def exact(value: Any) -> Known:
+    """A value that the kernel has as well."""
+    wide = np.asarray(value, np.float64)
+    return Known(wide, np.zeros_like(wide), np.zeros_like(wide))
+
+
+def each(x: Known, change: Callable[[Array], Array]) -> Known:
+    """The same movement of data in value, error and variance: an index, a reshape, a transpose."""
+    return Known(*map(change, x))
+
+
+def joined(parts: list[Known], axis: int) -> Known:
+    """Parts side by side."""
+    return Known(*(np.concatenate(arrays, axis=axis) for arrays in zip(*parts, strict=True)))
+
+
+# --- single operations ------------------------------------------------------------------------------------
+
+
+def half_step(dtype: str, size: Array) -> Array:
+    """Half the distance between neighbours of `dtype` at `size` >= 0: the largest error of one rounding to nearest.
+
+    0 at 0; infinite for NaN and where rounding would give infinity or NaN.
+    """
+    fmt = format_of(dtype)
+    half = np.maximum(leading_power(size), fmt.min_normal) * half_ulp(dtype)
+    most = fmt.max_finite + half_ulp(dtype) * leading_power(np.asarray(fmt.max_finite))
+    return np.where(size < most, np.where(size == 0, 0.0, half), np.inf)
+
+
+def half_ulp(dtype: str) -> float:
+    """Relative error of one rounding to `dtype` in its normal range."""
+    return float(2.0 ** -(format_of(dtype).mantissa_bits + 1))
+
+
+def underflow(dtype: str) -> float:
+    """Absolute error of one rounding to `dtype` below its normal range."""
+    return format_of(dtype).min_subnormal / 2
+
+
+def leading_power(x: Array) -> Array:
+    """The largest power of two that is no larger than x > 0, in the normal range of its float dtype; 0 for 0."""
+    exponents = x.view(np.int32) & 0x7F800000 if x.dtype == np.float32 else x.view(np.int64) & 0x7FF0000000000000
+    return np.asarray(exponents.view(x.dtype))
+
+
+def rounded(x: Known, dtype: str, operations: int = 1) -> Known:
+    """After some float32 operations whose intermediate values are no larger, and a cast to `dtype`."""
+    size = x.size
+    of_operations = operations * (UNIT * size + TINY)
+    step = half_step(dtype, size + of_operations)
+    if dtype == "float32":
+        # The operation has rounded already; what is left is overflow.
+        step = np.where(np.isfinite(step), 0.0, np.inf)
+    return Known(x.value, x.error + of_operations + step, x.variance + of_operations**2 + np.square(step) / 3)
+
+
+def scaled(x: Known, factor: Any) -> Known:
+    """Times an exact factor, not rounded."""
+    wide = np.asarray(factor, np.float64)
+    return Known(x.value * wide, x.error * np.abs(wide), x.variance * np.square(wide))
+
+
+def product(x: Known, y: Known) -> Known:
+    """Of two values with errors of their own, not rounded."""
+    error = x.error * np.abs(y.value) + np.abs(x.value) * y.error + x.error * y.error
+    variance = x.variance * np.square(y.value) + np.square(x.value) * y.variance + x.variance * y.variance
+    return Known(x.value * y.value, error, variance)
+
+
+def plus(x: Known, y: Known, sign: Any = 1.0) -> Known:
+    """x + sign * y, not rounded."""
+    return Known(x.value + sign * y.value, x.error + y.error, x.variance + y.variance)
+
+
+def clamped(x: Known, low: float, high: float) -> Known:
+    """Clamping brings two numbers no further apart, and ends within its limits."""
+    reach = high - low
+    return Known(np.clip(x.value, low, high), np.minimum(x.error, reach), np.minimum(x.variance, reach**2))
+
+
+def off(x: Known, error: Array) -> Known:
+    """With one more error that many elements may share."""
+    return Known(x.value, x.error + error, x.variance + np.square(error))
+
+
+# --- sums -------------------------------------------------------------------------------------------------
+
+
+def summed(size: Array, terms: int) -> Array:
+    """Error of a float32 sum of `terms` rounded terms, in any order; `size` is the sum of their magnitudes."""
+    return np.asarray(np.expm1(terms * ADDITION) * size + terms * 2 * TINY)
+
+
+def additions(depth: int, passes: int, dtype: str) -> int:
+    """Most additions on the path of a product: `depth` rows of one pass, then `passes` onto PSUM."""
+    return depth + FLOAT32_PASSES * passes + 1 if dtype == "float32" else depth + passes
+
+
+#: Products above which matrices are multiplied in float32.
+_LARGE = 2**21
+#: Covers the error of float32 products of matrices whose elements are not negative, up to a depth of 2^14.
+_INFLATION = 1 + 2.0**-9
+
+
+def across(a: Array, b: Array) -> Array:
+    """a [M, K] @ b [K, N] in float64, of matrices without negative elements, no smaller than it is.
+
+    For errors, which need no last bits: b may be float32, and is where it is large. NaN and infinity fill their
+    row or column as in any product.
+    """
+    if a.size * b.shape[-1] < _LARGE:
+        return np.asarray(a @ b.astype(np.float64, copy=False))
+    rows = a.max(axis=-1, keepdims=True)
+    # Rows of at most 1 leave float32 room for any weight that came from it.
+    rows = np.where(np.isfinite(rows) & (rows > 0), rows, 1.0)
+    return np.asarray(((a / rows).astype(np.float32) @ b.astype(np.float32, copy=False)) * (rows * _INFLATION))
+
+
+def dot(x: Known, w: Array | Known, terms: int) -> Known:
+    """x [M, K] @ w [K, N] by the tensor engine, `terms` additions on the longest path (see `additions`).
+
+    w is an array, best float32, where the kernel has these very values.
+    """
+    value, breadth = (w.value, w.size) if isinstance(w, Known) else (w, np.abs(w))
+    growth = float(np.expm1(terms * ADDITION))
+    error = across(x.error + growth * x.size, breadth) + terms * 2 * TINY
+    if x.is_exact and not isinstance(w, Known):
+        # All of the error is that of the sum: `terms` additions, each a share 1/terms of it.
+        return Known(_product(x.value, value), error, np.square(error) / terms)
+    # |x| |w| summed and squared is at most the depth times the sum of the squares.
+    of_sum = terms * ADDITION**2 * x.value.shape[-1]
+    variance = across(x.variance + of_sum * np.square(x.value), np.square(value))
+    if isinstance(w, Known):
+        error, variance = error + across(x.size, w.error), variance + across(np.square(x.value), w.variance)
+    return Known(_product(x.value, value), error, variance)
+
+
+def _product(x: Array, w: Array) -> Array:
+    return np.asarray(x @ w.astype(np.float64, copy=False))
+
+
+# --- functions and norms ----------------------------------------------------------------------------------
+
+
+def inverse_root(mean: Array, error: Array, eps: float, eps_error: float = 0.0) -> tuple[Array, Array]:
+    """1 / sqrt(mean + eps) and its error, where the kernel takes a negative mean as 0."""
+    root = 1 / np.sqrt(mean + eps)
+    low = (np.maximum(mean - error, 0) + max(eps - eps_error, 0.0)) * (1 - 4 * UNIT)
+    return root, np.asarray(1 / np.sqrt(low) - root + 2 * FUNCTION / np.sqrt(low))
+
+
+def mean_square(x: Known, divisor: float, terms: int, axis: int = -1) -> tuple[Array, Array]:
+    """Mean of squares and its error, from a float32 sum of `terms` additions on the longest path."""
+    size = x.size
+    error = np.asarray((2 * size * x.error).sum(axis=axis, keepdims=True))
+    error = error + summed((size**2).sum(axis=axis, keepdims=True), terms + 4)
+    return (x.value**2).sum(axis=axis, keepdims=True) / divisor, error / divisor
+
+
+def weight_error(score_error: Array, distance: Array, corrections: int) -> Array:
+    """Relative error of exp(score - top), brought to the final maximum by `corrections` factors."""
+    exponent = score_error + 2 * UNIT * (np.minimum(distance, FAR) + score_error + 1)
+    return np.asarray(np.expm1(exponent + corrections * (FUNCTION + 4 * UNIT) + FUNCTION))
+
+
+def mx_rounding(size: Array) -> Array:
+    """Error of quantising to float8_e4m3fn in groups of 32 consecutive elements of the last axis."""
+    groups: Array = size.reshape(*size.shape[:-1], -1, 32)
+    largest = groups.max(axis=-1, keepdims=True)
+    scale = np.maximum(leading_power(largest) * 2.0**-7, 2.0**-127)
+    return np.asarray(half_step("float8_e4m3fn", groups / scale) * scale).reshape(size.shape)
