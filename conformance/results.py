@@ -8,10 +8,22 @@ from typing import Any
 
 from conformance.grades import Grade
 
-#: 'refused': the contract says no. 'unfit': this config has no room for what the lane promises. 'violation':
-#: the machine says that the kernel breaks one of its rules. 'crashed': anything else was raised. 'failed': an
-#: output is below its required grade.
-STATUSES = ("passed", "failed", "refused", "unfit", "violation", "crashed")
+#: 'refused': the contract says no. 'unfit': this config has no room for what the lane promises, or is for another
+#: chip. 'violation': the machine says that the kernel breaks one of its rules. 'compile-failed': a compiler refused
+#: it, nothing ran. 'timed-out': no answer within the time limit. 'died': the process of the launch ended in the
+#: middle of it, or the device did. 'crashed': anything else was raised. 'failed': an output is below its required
+#: grade.
+STATUSES = (
+    "passed",
+    "failed",
+    "refused",
+    "unfit",
+    "violation",
+    "compile-failed",
+    "timed-out",
+    "died",
+    "crashed",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,7 @@ class OutputResult:
     `rung` is 'model' or the backend's name. `max_ulp` and `differing` compare with the model (the model's
     own with truth rounded once into its dtype), max_ulp as of `reference.numerics.ulp`; None where names,
     shapes or dtypes forbid it. Errors are against truth, infinite where one side is not finite; None
-    without truth.
+    without truth. `share_of_bound` is the largest |error| / bound of grade C; None without a bound.
     """
 
     rung: str
@@ -38,6 +50,7 @@ class OutputResult:
     max_ulp: int | None = None
     max_abs_error: float | None = None
     relative_l2: float | None = None
+    share_of_bound: float | None = None
     #: The worst elements, '' where the grade suffices.
     report: str = ""
 

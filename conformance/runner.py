@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from conformance.backends import backend as make_backend
+from conformance.backends import in_child
+from conformance.backends.errors import BackendError
+from conformance.backends.sim import timed
 from conformance.entry import launch
 from conformance.envelope import envelopes
 from conformance.judging import Reference, judge_rung
@@ -50,9 +53,20 @@ def run_case(
     return _Ladder(subject, case, on, profile, chosen, envelope, tuple(candidates)).climb()
 
 
-def named_backend(name: str, profile: NumericsProfile = DEFAULT) -> Backend:
-    """A backend by name, the embedded machine under `profile`. RuntimeError where it cannot run here."""
-    return make_backend(name, options=Options(profile=profile)) if name == "sim" else make_backend(name)
+def named_backend(name: str, profile: NumericsProfile = DEFAULT, timeout: float | None = None) -> Backend:
+    """A backend by name, the embedded machine under `profile`. RuntimeError where it cannot run here.
+
+    `timeout` is the time limit of one launch in seconds; None leaves it to the backend: TIME_LIMIT where launches
+    happen in a child process anyway, none for the machine in this process. ValueError where there is no child.
+    """
+    if name == "sim":
+        options = Options(profile=profile)
+        return make_backend(name, options=options) if timeout is None else timed(options, timeout)
+    if timeout is None:
+        return make_backend(name)
+    if not in_child(name):
+        raise ValueError(f"backend {name} runs in this process and has no time limit")
+    return make_backend(name, timeout=timeout)
 
 
 class _Raised(Exception):
@@ -122,6 +136,9 @@ class _Ladder:
 
     def _unfinished(self, rung: str, error: BaseException) -> CaseResult:
         status = _status(rung, error)
+        if isinstance(error, BackendError):
+            # The traceback of this process ends at the pipe to the child; the child's own tells where it was.
+            return self._result(status, error=f"{rung}: {error}", details=error.details)
         traced = status in ("crashed", "violation")
         details = "".join(traceback.format_exception(error)) if traced else ""
         return self._result(status, error=f"{rung}: {type(error).__name__}: {error}", details=details)
@@ -149,6 +166,8 @@ def _status(rung: str, error: BaseException) -> str:
         return "unfit"
     if rung != "kernel":
         return "crashed"
+    if isinstance(error, BackendError):
+        return error.status
     if isinstance(error, KernelArgumentError):
         return "refused"
     return "violation" if isinstance(error, NkiValidationError) else "crashed"

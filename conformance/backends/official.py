@@ -1,41 +1,54 @@
-"""The official `nki` package: its own simulator, and a device behind it."""
+"""Whether the official `nki` package is here, and which one.
+
+The public index carries placeholders of the names nki and neuronx-cc. Neither is taken for the real thing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import sys
+from importlib import metadata
 
-from conformance.backends.outputs import fresh_arguments, named_outputs
-from conformance.subject import Arrays, Call
+from conformance.backends.errors import SettingsError
+from reference.dropin import official_spec
 
-
-@dataclass(frozen=True)
-class OfficialSimulator:
-    """`nki.simulate`, which computes on the host."""
-
-    name: str = "nki-sim"
-
-    def run(self, call: Call) -> Arrays:
-        """Named outputs; whatever the package raises passes through."""
-        import nki
-
-        arguments = fresh_arguments(call)
-        kernel: Any = call.function
-        return named_outputs(call, nki.simulate(kernel[call.lnc])(**arguments), arguments)
+INSTALL = "install from AWS's own Neuron package index, see the Neuron SDK setup guide"
+#: Versions that hold nothing but a name.
+PLACEHOLDERS = {"nki": ("0.0.1",), "neuronx-cc": ("1.0.post1",)}
 
 
-@dataclass(frozen=True)
-class Device:
-    """A NeuronCore: the official package compiles for NumPy arguments and runs without a framework.
+def missing_package() -> str:
+    """What stands between this interpreter and the official package, '' for nothing."""
+    for name, versions in PLACEHOLDERS.items():
+        if version(name) in versions:
+            return f"package {name} {version(name)} is the placeholder of the public index, not the real one"
+    if official_spec() is None:
+        return "package nki (no package of that name with instructions, nki.isa, is installed)"
+    return ""
 
-    The runtime must have been started for the same number of cores (NEURON_LOGICAL_NC_CONFIG) and with
-    stochastic rounding off, its default.
+
+def version(distribution: str) -> str:
+    """The version of an installed distribution, '' where there is none."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def facts(name: str, stand_in: bool = False) -> dict[str, str]:
+    """What runs in this process, to be told with the results of backend `name`. Imports the package.
+
+    SettingsError where `nki` is not the official one: the drop-in, or the stand-in of this project's own tests,
+    which no backend but one that asks for it may take.
     """
+    if official_spec() is None:
+        raise SettingsError(f"backend {name}: the official package nki cannot be found in the child process")
+    import nki
 
-    name: str = "trn2"
-
-    def run(self, call: Call) -> Arrays:
-        """Named outputs; whatever compiler and runtime raise passes through."""
-        arguments = fresh_arguments(call)
-        kernel: Any = call.function
-        return named_outputs(call, kernel[call.lnc](**arguments), arguments)
+    if bool(getattr(nki, "STAND_IN", False)) != stand_in:
+        raise SettingsError(f"backend {name}: nki {nki.__version__} ({nki.__file__}) is not what this backend runs on")
+    return {
+        "nki": str(getattr(nki, "__version__", "") or version("nki")),
+        "nki file": str(nki.__file__),
+        "neuronx-cc": version("neuronx-cc"),
+        "python": sys.version.split()[0],
+    }

@@ -20,21 +20,19 @@ def fresh_arguments(call: Call) -> dict[str, Any]:
     return {name: np.array(value) if name in in_place else value for name, value in call.arguments.items()}
 
 
-def named_outputs(call: Call, returned: Any, arguments: Mapping[str, Any]) -> Arrays:
+def named_outputs(call: Call, returned: Any, arguments: Mapping[str, Any], prefer_returned: bool = False) -> Arrays:
     """Outputs by name: returned tensors in the order of `call.returns`, in-place arguments as they are now.
 
     Nested tuples count in reading order; None (an output that this config does not have) holds its place
-    and is left out. OutputError where the numbers do not fit.
+    and is left out. An output that comes both ways is taken from the argument, unless told otherwise.
+    OutputError where the numbers do not fit.
     """
     values = list(_flat(returned))
     if call.returns and len(values) != len(call.returns):
         raise OutputError(f"the kernel returned {len(values)} tensors, expected {', '.join(call.returns)}")
-    outputs = {
-        name: np.asarray(value)
-        for name, value in zip(call.returns, values, strict=False)
-        if value is not None
-    }
-    return outputs | {output: np.asarray(arguments[name]) for output, name in call.in_place.items()}
+    outputs = {name: np.asarray(value) for name, value in zip(call.returns, values, strict=False) if value is not None}
+    kept = {output: np.asarray(arguments[name]) for output, name in call.in_place.items()}
+    return kept | outputs if prefer_returned else outputs | kept
 
 
 def _flat(value: Any) -> Iterator[Any]:

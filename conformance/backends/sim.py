@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.backends.child import ChildBackend, Place
 from conformance.backends.outputs import fresh_arguments, named_outputs
+from conformance.backends.settings import TARGET, Settings
 from conformance.subject import Arrays, Call
 from reference.neuroncore.options import Options
 from reference.neuroncore.trace import Trace
-
-#: What the machine reads its generation from, as the official simulator does.
-_TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,34 @@ class SimBackend:
 @contextlib.contextmanager
 def _target(name: str) -> Iterator[None]:
     """Launches inside run on the generation of this instance family; '' leaves it as it is."""
-    before = os.environ.get(_TARGET)
+    before = os.environ.get(TARGET)
     if name:
-        os.environ[_TARGET] = name
+        os.environ[TARGET] = name
     try:
         yield
     finally:
         if name and before is None:
-            del os.environ[_TARGET]
+            del os.environ[TARGET]
         elif before is not None:
-            os.environ[_TARGET] = before
+            os.environ[TARGET] = before
+
+
+def timed(options: Options, timeout: float) -> ChildBackend:
+    """The machine in a child process, which is killed where a launch takes longer than `timeout` seconds."""
+    return ChildBackend("sim", Place(f"{__name__}:Launcher", _no_settings, {"options": options}), timeout)
+
+
+def _no_settings(call: Call) -> Settings:
+    return ()
+
+
+class Launcher:
+    """The child's side of `timed` (worker.Executor)."""
+
+    def __init__(self, name: str, settings: Settings, options: Options) -> None:
+        self.facts: dict[str, str] = {}
+        self._backend = SimBackend(options, name)
+
+    def launch(self, call: Call) -> Arrays:
+        """Named outputs, as SimBackend gives them."""
+        return self._backend.run(call)

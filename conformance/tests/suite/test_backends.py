@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from conformance import backends
-from conformance.backends import detection
-from conformance.backends.official import Device, OfficialSimulator
+from conformance.backends import device, official, settings
 from conformance.backends.outputs import OutputError, fresh_arguments, named_outputs
 from conformance.subject import Call
 from reference import dropin
@@ -33,24 +32,83 @@ class _Package:
 
 
 @pytest.fixture
-def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is found as the package nki; empty, hence a placeholder."""
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is found as the package nki; empty, hence without instructions."""
     monkeypatch.setattr(sys, "meta_path", [_Package(tmp_path), *sys.meta_path])
     return tmp_path
 
 
-def test_a_placeholder_does_not_count_as_the_official_package(official: Path) -> None:
+@pytest.fixture
+def instance(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of whose Neuron parts nothing is there, until a test writes the file of that part."""
+    monkeypatch.setattr(device, "DRIVER", package / "driver")
+    monkeypatch.setattr(device, "DEVICE", package / "neuron0")
+    monkeypatch.setattr(device, "INSTANCE_TYPES", (package / "product_name", package / "instance_type"))
+    monkeypatch.delenv(settings.TARGET, raising=False)
+    return package
+
+
+def _give(folder: Path, *names: str, text: str = "") -> None:
+    for name in names:
+        (folder / name).write_text(text)
+
+
+def test_a_package_without_instructions_does_not_count_as_the_official_one(package: Path) -> None:
     assert dropin.official_spec() is None
     assert backends.available("sim").here
-    assert backends.available("nki-sim") == (False, "no package nki with instructions (nki.isa) is installed")
+    assert backends.available("nki-sim") == (
+        False,
+        "missing here: package nki (no package of that name with instructions, nki.isa, is installed); "
+        "install from AWS's own Neuron package index, see the Neuron SDK setup guide",
+    )
 
 
-def test_a_package_with_instructions_is_official_and_shuts_out_the_machine(official: Path) -> None:
-    (official / "isa.py").write_text("")
+@pytest.mark.parametrize(("name", "version"), [("nki", "0.0.1"), ("neuronx-cc", "1.0.post1")])
+def test_a_placeholder_of_the_public_index_is_named_and_not_taken_for_the_real_thing(
+    package: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str
+) -> None:
+    _give(package, "isa.py")
+    monkeypatch.setattr(official, "version", lambda asked: version if asked == name else "2.30")
+    told = f"package {name} {version} is the placeholder of the public index, not the real one"
+    for backend in ("nki-sim", "trn2", "trn3"):
+        assert told in backends.available(backend).reason
+    monkeypatch.setattr(official, "version", lambda asked: "2.30")
+    assert backends.available("nki-sim").here
+
+
+def test_a_package_with_instructions_is_official_and_shuts_out_the_machine(package: Path) -> None:
+    _give(package, "isa.py")
     assert backends.available("nki-sim").here
     assert not backends.available("sim").here
     with pytest.raises(RuntimeError, match="backend sim cannot run here: the official package answers"):
         backends.backend("sim")
+
+
+def test_all_that_a_device_lacks_is_told_at_once_in_one_line(instance: Path) -> None:
+    found = backends.available("trn2")
+    assert not found.here
+    assert "\n" not in found.reason
+    for part in ("package nki", "Neuron driver", "Neuron device", "trn2 instance (this is a machine of unknown type)"):
+        assert part in found.reason
+    assert found.reason.endswith("install from AWS's own Neuron package index, see the Neuron SDK setup guide")
+    # No address of any index: where it lies is for the guide to say.
+    assert "://" not in found.reason
+    assert ".com" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (("isa.py",), "missing here: Neuron driver"),
+        (("isa.py", "driver"), "missing here: Neuron device"),
+        (("driver", "neuron0"), "missing here: package nki"),
+    ],
+)
+def test_what_is_there_is_not_missed(instance: Path, given: tuple[str, ...], missing: str) -> None:
+    _give(instance, "product_name", text="trn2.48xlarge\n")
+    _give(instance, *given)
+    assert backends.available("trn2").reason.startswith(missing)
+    assert "instance" not in backends.available("trn2").reason
 
 
 @pytest.mark.parametrize(
@@ -58,28 +116,88 @@ def test_a_package_with_instructions_is_official_and_shuts_out_the_machine(offic
     [
         ("trn2.48xlarge\n", "trn2", True, "trn2.48xlarge through the official nki package"),
         ("trn2u.48xlarge\n", "trn2", True, "trn2u.48xlarge through the official nki package"),
-        ("trn2.48xlarge\n", "trn3", False, "this instance is trn2.48xlarge, not trn3"),
-        (None, "trn2", False, "this instance is of unknown type, not trn2"),
+        ("trn2.48xlarge\n", "trn3", False, "trn3 instance (this is trn2.48xlarge)"),
+        ("trn1.2xlarge\n", "trn2", False, "trn2 instance (this is trn1.2xlarge)"),
     ],
 )
-def test_a_device_needs_package_driver_and_the_right_chip(
-    official: Path, monkeypatch: pytest.MonkeyPatch, machine: str | None, wanted: str, here: bool, reason: str
+def test_the_instance_has_to_be_of_the_chip(
+    instance: Path, machine: str, wanted: str, here: bool, reason: str
 ) -> None:
-    kind, device = official / "product_name", official / "neuron0"
-    monkeypatch.setattr(detection, "INSTANCE_TYPE", kind)
-    monkeypatch.setattr(detection, "DEVICE", device)
-    assert backends.available(wanted).reason == "no package nki with instructions (nki.isa) is installed"
-    (official / "isa.py").write_text("")
-    assert backends.available(wanted).reason == f"no Neuron device ({device} does not exist)"
-    device.write_text("")
-    if machine is not None:
-        kind.write_text(machine)
-    assert backends.available(wanted) == (here, reason)
+    _give(instance, "isa.py", "driver", "neuron0")
+    _give(instance, "product_name", text=machine)
+    found = backends.available(wanted)
+    assert found.here is here
+    assert reason in found.reason
+
+
+def test_where_the_machine_does_not_say_its_type_the_driver_or_the_caller_may(
+    instance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _give(instance, "isa.py", "driver", "neuron0")
+    assert "if it is trn2, say so: NEURON_PLATFORM_TARGET_OVERRIDE=trn2" in backends.available("trn2").reason
+    monkeypatch.setenv(settings.TARGET, "trn2")
+    assert backends.available("trn2").here
+    assert not backends.available("trn3").here
+    monkeypatch.delenv(settings.TARGET)
+    _give(instance, "instance_type", text="trn2.3xlarge")
+    assert backends.available("trn2").here
 
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:
     with pytest.raises(KeyError, match="no backend 'gpu'; known: sim, nki-sim, trn2, trn3"):
         backends.available("gpu")
+
+
+def test_only_chips_count_as_hardware() -> None:
+    assert [name for name in backends.BACKENDS if backends.is_hardware(name)] == ["trn2", "trn3"]
+    assert not backends.is_hardware("stand-in")
+
+
+# ---- settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+def test_a_device_launch_states_chip_cores_and_rounding(lnc: int) -> None:
+    inherited = {"NEURON_RT_STOCHASTIC_ROUNDING_EN": "1", "NKI_SIMULATOR": "1", "HOME": "/here"}
+    stated = settings.device_settings("trn2", lnc, inherited)
+    found = settings.environment(stated, inherited)
+    assert found["NEURON_PLATFORM_TARGET_OVERRIDE"] == "trn2"
+    assert found["NEURON_LOGICAL_NC_CONFIG"] == str(lnc)
+    assert found["NEURON_RT_STOCHASTIC_ROUNDING_EN"] == "0"
+    assert "NKI_SIMULATOR" not in found
+    assert found["HOME"] == "/here"
+    settings.require(stated, found)
+
+
+def test_a_process_takes_one_core_unless_it_was_given_a_share() -> None:
+    alone = settings.environment(settings.device_settings("trn2", 2, {}), {})
+    assert alone["NEURON_RT_NUM_CORES"] == "1"
+    share = {"NEURON_RT_VISIBLE_CORES": "3"}
+    assert settings.environment(settings.device_settings("trn2", 2, share), share) == {
+        **share,
+        "NEURON_PLATFORM_TARGET_OVERRIDE": "trn2",
+        "NEURON_LOGICAL_NC_CONFIG": "2",
+        "NEURON_RT_STOCHASTIC_ROUNDING_EN": "0",
+    }
+
+
+def test_what_departs_from_the_statement_is_told_with_the_reason() -> None:
+    stated = settings.device_settings("trn2", 2, {})
+    found = settings.environment(stated, {}) | {"NEURON_RT_STOCHASTIC_ROUNDING_EN": "1", "NKI_SIMULATOR": "1"}
+    assert settings.departures(stated, found) == [
+        "NEURON_RT_STOCHASTIC_ROUNDING_EN is 1, it must be 0: models round to nearest even",
+        "NKI_SIMULATOR is 1, it must be unset: else the official package answers from its simulator",
+    ]
+
+
+def test_the_official_simulator_plays_the_generation_of_the_models() -> None:
+    stated = settings.simulator_settings(_call())
+    assert settings.environment(stated, {})["NEURON_PLATFORM_TARGET_OVERRIDE"] == "trn2"
+    asked = settings.simulator_settings(Call(lambda: None, {}, (), target="trn3"))
+    assert settings.environment(asked, {})["NEURON_PLATFORM_TARGET_OVERRIDE"] == "trn3"
+
+
+# ---- outputs ------------------------------------------------------------------------------------------------------
 
 
 def _call(returns: tuple[str, ...] = ("y",), **more: Any) -> Call:
@@ -111,41 +229,10 @@ def test_only_arguments_in_place_are_copied() -> None:
     assert named_outputs(call, None, arguments)["out"][0] == 5
 
 
-class _Kernel:
-    """Answers as a jitted kernel does: indexed by the number of cores, then called."""
-
-    lnc = 0
-
-    def __getitem__(self, lnc: int) -> _Kernel:
-        self.lnc = lnc
-        return self
-
-    def __call__(self, x: Any, cache: Any) -> Any:
-        cache += x
-        return x * 2
-
-
-def test_the_device_backend_launches_on_the_asked_cores_and_reads_arguments_back() -> None:
-    kernel = _Kernel()
-    call = Call(kernel, {"x": np.ones(2), "cache": np.ones(2)}, ("y",), lnc=2, in_place={"cache": "cache"})
-    outputs = Device("trn2").run(call)
-    assert kernel.lnc == 2
-    assert (outputs["y"][0], outputs["cache"][0], call.arguments["cache"][0]) == (2, 2, 1)
-
-
-def test_the_official_simulator_is_called_through_the_packages_own_entry(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import nki
-
-    simulated: list[Any] = []
-
-    def simulate(kernel: Any) -> Any:
-        simulated.append(kernel)
-        return kernel
-
-    monkeypatch.setattr(nki, "simulate", simulate)
-    kernel = _Kernel()
-    outputs = OfficialSimulator().run(Call(kernel, {"x": np.ones(2), "cache": np.ones(2)}, ("y",)))
-    assert simulated == [kernel]
-    assert outputs["y"].tolist() == [2, 2]
+def test_an_output_that_comes_both_ways_is_the_argument_or_what_was_returned() -> None:
+    call = Call(lambda **_: None, {}, ("out", "cache"), in_place={"cache": "k_cache", "alone": "v_cache"})
+    arguments = {"k_cache": np.zeros(1), "v_cache": np.full(1, 3)}
+    returned = (np.ones(1), np.full(1, 2))
+    assert named_outputs(call, returned, arguments)["cache"][0] == 0
+    preferred = named_outputs(call, returned, arguments, prefer_returned=True)
+    assert {name: int(value[0]) for name, value in preferred.items()} == {"out": 1, "cache": 2, "alone": 3}
