@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     from conformance.bounds import Bound
+    from conformance.pairwise import Flag
     from conformance.tolerances import Tolerance
     from reference.contract import Contract, Refusal
 
@@ -190,6 +191,8 @@ class Subject:
     legal: Callable[[Any], Refusal | None]
     strategy: Callable[[], SearchStrategy[Any]]
     illegal: Callable[[], SearchStrategy[tuple[Any, str]]]
+    flags           options with few values, made by `conformance.pairwise.flags`: fuzzing meets every pair of them
+    unrounded       caches before they were rounded into their dtype, where the kernel reads some
     build: Callable[[Any, str, int], Arrays]
     truth: Callable[[Any, Arrays], Arrays]
     model: Callable[..., Arrays]
@@ -212,6 +215,8 @@ class Subject:
         """
         return backend.run(self.call(config, inputs, self.load()))
 
+    flags: tuple[Flag, ...] = ()
+    unrounded: Unrounded | None = None
     def load(self) -> Callable[..., Any]:
         """The implementation under test, imported when first needed."""
         module_name, _, path = self.implementation.partition(":")
