@@ -42,6 +42,7 @@ __all__ = [
     "Case",
     "Output",
     "Subject",
+    "Unrounded",
     "case_from_id",
     "case_id",
     "config_digest",
@@ -136,6 +137,17 @@ class Bench:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Unrounded:
+    """The data of a case before its builder rounded them into the dtypes of arguments that hold a cache.
+
+    `inputs` gives such arguments in float32, for (config, lane, seed); `truth` takes them in place of the others.
+    """
+
+    inputs: Callable[[Any, str, int], Arrays]
+    truth: Callable[[Any, Arrays], Arrays]
+
+
 def _nothing_undefined(config: Any, inputs: Arrays) -> Arrays:
     return {}
 
@@ -179,6 +191,8 @@ class Subject:
     bounds          (config, inputs) -> per output the error bound of grade C, as far as one is derived
     tolerances      rows of grade D that come before those of conformance/tolerances.py
     bench           rows of the benchmark
+    flags           options with few values, made by `conformance.pairwise.flags`: fuzzing meets every pair of them
+    unrounded       caches before they were rounded into their dtype, where the kernel reads some
     """
 
     name: str
@@ -191,8 +205,6 @@ class Subject:
     legal: Callable[[Any], Refusal | None]
     strategy: Callable[[], SearchStrategy[Any]]
     illegal: Callable[[], SearchStrategy[tuple[Any, str]]]
-    flags           options with few values, made by `conformance.pairwise.flags`: fuzzing meets every pair of them
-    unrounded       caches before they were rounded into their dtype, where the kernel reads some
     build: Callable[[Any, str, int], Arrays]
     truth: Callable[[Any, Arrays], Arrays]
     model: Callable[..., Arrays]
@@ -203,6 +215,8 @@ class Subject:
     bounds: Callable[[Any, Arrays], Mapping[str, Bound]] = _no_bounds
     tolerances: tuple[Tolerance, ...] = ()
     bench: tuple[Bench, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    unrounded: Unrounded | None = None
 
     def __post_init__(self) -> None:
         for complaint in _complaints(self):
@@ -215,8 +229,6 @@ class Subject:
         """
         return backend.run(self.call(config, inputs, self.load()))
 
-    flags: tuple[Flag, ...] = ()
-    unrounded: Unrounded | None = None
     def load(self) -> Callable[..., Any]:
         """The implementation under test, imported when first needed."""
         module_name, _, path = self.implementation.partition(":")

@@ -27,7 +27,7 @@ from reference.contracts.attention_block_tkg_config import FP8_MAX
 from reference.head_norm import head_norm_exact
 from reference.numerics.cast import to_float32
 from reference.output_projection_tkg import projected
-from reference.qkv_truth import truth_of
+from reference.qkv_truth import truth_of as projected_qkv
 from reference.rope import rotate_exact
 
 Array = NDArray[Any]
@@ -52,6 +52,11 @@ def truth(config: Config, inputs: Arrays) -> Arrays:
         KernelArgumentError: the config or a tensor is not legal.
     """
     validate_call(config, inputs)
+    return truth_of(config, inputs)
+
+
+def truth_of(config: Config, inputs: Arrays) -> Arrays:
+    """`truth` of a legal call; the caches may come in float32, whatever the config says."""
     with np.errstate(all="ignore"):
         exact = exact_operands(config, inputs)
         attention = exact.q if config.skip_attention else exact_attention(config, inputs, exact)
@@ -60,7 +65,7 @@ def truth(config: Config, inputs: Arrays) -> Arrays:
 
 def exact_operands(config: Config, inputs: Arrays) -> Exact:
     """Queries, keys and values of a legal call as they enter attention."""
-    q, keys, values = split_heads(config, truth_of(config.qkv, qkv_inputs(config, inputs))["out"])
+    q, keys, values = split_heads(config, projected_qkv(config.qkv, qkv_inputs(config, inputs))["out"])
     q, keys = (_processed(config, inputs, x, name) for x, name in ((q, "Q"), (keys, "K")))
     if config.quantized_kv:
         keys, values = (_clamped(x, inputs[name]) for x, name in ((keys, "k_scale"), (values, "v_scale")))

@@ -50,6 +50,11 @@ def truth(config: Config, inputs: Arrays) -> Arrays:
         KernelArgumentError: the config, a tensor or a value is not legal.
     """
     validate_call(config, inputs)
+    return truth_of(config, inputs)
+
+
+def truth_of(config: Config, inputs: Arrays) -> Arrays:
+    """`truth` of a legal call; the caches may come in float32, whatever the config says."""
     found = {name: np.zeros(tensor.shape) for name, tensor in results(config).items()}
     scale = inputs["v_scale"][: config.d_head, 0].astype(np.float64) if config.v_scale else 1.0
     for part in parts(config, inputs):

@@ -40,6 +40,11 @@ def truth(config: Config, inputs: Arrays) -> Arrays:
         KernelArgumentError: the config or a tensor is not legal.
     """
     validate_call(config, inputs)
+    return truth_of(config, inputs)
+
+
+def truth_of(config: Config, inputs: Arrays) -> Arrays:
+    """`truth` of a legal call; keys and values may come in float32, whatever the config says."""
     return attended(config, inputs, *exact_queries(config, inputs))
 
 

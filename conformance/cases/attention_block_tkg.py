@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
-from conformance.subject import Bench, Call, Case, Output, Subject
+from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_block_tkg as reference
 from reference.attention_block_tkg_bound import bound
+from reference.attention_block_tkg_truth import truth_of
 from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, refusal
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
@@ -185,10 +187,23 @@ def _kept(config: Config, inputs: Arrays) -> Arrays:
     return {"X_kept": np.stack([inputs["X"]] * config.lnc)} if config.X_in_sb else {}
 
 
+def _exactly_kept(config: Config, inputs: Arrays) -> Arrays:
+    return {name: to_float32(value).astype(np.float64) for name, value in _kept(config, inputs).items()}
+
+
 def truth(config: Config, inputs: Arrays) -> Arrays:
     """The results in float64, and the caller's tile."""
-    kept = {name: to_float32(value).astype(np.float64) for name, value in _kept(config, inputs).items()}
-    return reference.truth(config, inputs) | kept
+    return reference.truth(config, inputs) | _exactly_kept(config, inputs)
+
+
+def _truth_of(config: Config, inputs: Arrays) -> Arrays:
+    return truth_of(config, inputs) | _exactly_kept(config, inputs)
+
+
+def unrounded(config: Config, lane: str, seed: int) -> Arrays:
+    """The caches as they are drawn, before the one rounding into their dtype; in FP8 that of K times k_scale."""
+    found = build(dataclasses.replace(config, kv_dtype="float32"), lane, seed)
+    return {name: found[name] for name in ("K_cache", "V_cache")}
 
 
 def model(
@@ -394,6 +409,7 @@ SUBJECT = Subject(
     quantization=quantization,
     bounds=bounds,
     bench=(Bench("decode-8k", Config(**_LLAMA, S_max=8192), _plain_fp32),),
+    unrounded=Unrounded(unrounded, _truth_of),
 )
 
 __all__ = ["CATALOG", "SUBJECT", "build", "call", "configs", "illegal"]

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._attention_segmented_inputs import build, fits
-from conformance.subject import Bench, Call, Case, Output, Subject
+from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_segmented_cte as reference
 from reference.attention_segmented_cte_bound import bound
+from reference.attention_segmented_cte_truth import truth_of
 from reference.contracts.attention_segmented_cte import (
     CONTRACT,
     DTYPES,
@@ -139,6 +140,12 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
 _BOUNDED_SCORES = 2**24
 
 
+def unrounded(config: Config, lane: str, seed: int) -> Arrays:
+    """The caches as they are drawn, before the one rounding into their dtype."""
+    found = build(dataclasses.replace(config, kv_dtype="float32"), lane, seed)
+    return {name: found[name] for name in ("k_cache", "v_cache")}
+
+
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
     """The path has a score, exp, two sums, a product; elements of a row share its weights' errors."""
     if config.rows * config.seqlen_q * config.max_blocks * config.block_size > _BOUNDED_SCORES:
@@ -256,6 +263,7 @@ SUBJECT = Subject(
     quantization=lambda config: "none" if config.kv_dtype == "bfloat16" else "fp8-kv",
     bounds=_bounds,
     bench=(Bench("prefill-6k", Config(**_LLAMA), _plain_fp32),),
+    unrounded=Unrounded(unrounded, truth_of),
 )
 
 __all__ = ["CATALOG", "LANES", "SUBJECT", "build", "call", "configs", "illegal"]

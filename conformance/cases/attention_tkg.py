@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._attention_tkg_inputs import build, fits
-from conformance.subject import Bench, Call, Case, Output, Subject
+from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_tkg as reference
 from reference.attention_tkg_bound import bound
+from reference.attention_tkg_truth import truth_of
 from reference.contracts.attention_tkg import (
     CONTRACT,
     FLOATS,
@@ -221,6 +222,12 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
     return Call(attention_tkg_on_chip, arguments, tuple(results), config.lnc)
 
 
+def unrounded(config: Config, lane: str, seed: int) -> Arrays:
+    """Keys and values as they are drawn, before the one rounding into the dtypes of caches and new tokens."""
+    found = build(dataclasses.replace(config, kv_dtype="float32", active_dtype="float32"), lane, seed)
+    return {name: found[name] for name in ("k_prior", "v_prior", "k_active", "v_active")}
+
+
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
     """Outputs of one batch share its weights' errors by column; the path has a score, exp, two sums, a product."""
     limits = bound(config, inputs)
@@ -352,6 +359,7 @@ SUBJECT = Subject(
     quantization=lambda config: "fp8-kv" if config.kv_dtype == FP8 else "none",
     bounds=_bounds,
     bench=(Bench("decode-8k", _BENCH_8K, _plain_fp32), Bench("decode-32k", _BENCH_32K, _plain_fp32)),
+    unrounded=Unrounded(unrounded, truth_of),
 )
 
 __all__ = ["CATALOG", "SUBJECT", "build", "call", "configs", "illegal"]
