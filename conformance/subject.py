@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from conformance.bounds import Bound
     from conformance.pairwise import Flag
-    from conformance.pairwise import Flag
     from conformance.tolerances import Tolerance
     from reference.contract import Contract, Refusal
 
@@ -43,6 +42,7 @@ __all__ = [
     "Case",
     "Output",
     "Subject",
+    "Unrounded",
     "case_from_id",
     "case_id",
     "config_digest",
@@ -137,6 +137,17 @@ class Bench:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Unrounded:
+    """The data of a case before its builder rounded them into the dtypes of arguments that hold a cache.
+
+    `inputs` gives such arguments in float32, for (config, lane, seed); `truth` takes them in place of the others.
+    """
+
+    inputs: Callable[[Any, str, int], Arrays]
+    truth: Callable[[Any, Arrays], Arrays]
+
+
 def _nothing_undefined(config: Any, inputs: Arrays) -> Arrays:
     return {}
 
@@ -181,6 +192,7 @@ class Subject:
     tolerances      rows of grade D that come before those of conformance/tolerances.py
     bench           rows of the benchmark
     flags           options with few values, made by `conformance.pairwise.flags`: fuzzing meets every pair of them
+    unrounded       caches before they were rounded into their dtype, where the kernel reads some
     """
 
     name: str
@@ -193,8 +205,6 @@ class Subject:
     legal: Callable[[Any], Refusal | None]
     strategy: Callable[[], SearchStrategy[Any]]
     illegal: Callable[[], SearchStrategy[tuple[Any, str]]]
-    flags           options with few values, made by `conformance.pairwise.flags`: fuzzing meets every pair of them
-    unrounded       caches before they were rounded into their dtype, where the kernel reads some
     build: Callable[[Any, str, int], Arrays]
     truth: Callable[[Any, Arrays], Arrays]
     model: Callable[..., Arrays]
@@ -206,6 +216,7 @@ class Subject:
     tolerances: tuple[Tolerance, ...] = ()
     bench: tuple[Bench, ...] = ()
     flags: tuple[Flag, ...] = ()
+    unrounded: Unrounded | None = None
 
     def __post_init__(self) -> None:
         for complaint in _complaints(self):
@@ -218,8 +229,6 @@ class Subject:
         """
         return backend.run(self.call(config, inputs, self.load()))
 
-    flags: tuple[Flag, ...] = ()
-    unrounded: Unrounded | None = None
     def load(self) -> Callable[..., Any]:
         """The implementation under test, imported when first needed."""
         module_name, _, path = self.implementation.partition(":")
