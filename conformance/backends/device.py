@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from conformance.backends.availability import Availability
 from conformance.backends.child import TIME_LIMIT, ChildBackend, Place
-from conformance.backends.official import INSTALL, facts, missing_package
+from conformance.backends.official import INSTALL, facts, missing_package, on_cores
 from conformance.backends.outputs import fresh_arguments, named_outputs
 from conformance.backends.settings import TARGET, Settings, device_settings, require
 from conformance.subject import Arrays, Call
@@ -93,7 +92,6 @@ class Launcher:
         """
         require(self._settings, os.environ)
         arguments = fresh_arguments(call)
-        kernel: Any = call.function
-        returned = kernel[call.lnc](**arguments)
+        returned = on_cores(call)(**arguments)
         require(self._settings, os.environ)
         return named_outputs(call, returned, arguments, prefer_returned=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from conformance.backends.availability import Availability
 from conformance.backends.child import TIME_LIMIT, ChildBackend, Place
-from conformance.backends.official import INSTALL, facts, missing_package
+from conformance.backends.official import INSTALL, facts, missing_package, on_cores
 from conformance.backends.outputs import fresh_arguments, named_outputs
 from conformance.backends.settings import Settings, require, simulator_settings
 from conformance.subject import Arrays, Call
@@ -43,5 +42,4 @@ class Launcher:
 
         require(self._settings, os.environ)
         arguments = fresh_arguments(call)
-        kernel: Any = call.function
-        return named_outputs(call, nki.simulate(kernel[call.lnc])(**arguments), arguments)
+        return named_outputs(call, nki.simulate(on_cores(call))(**arguments), arguments)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from typing import Any
 
 from conformance.backends.errors import SettingsError
+from conformance.subject import Call
 from reference.dropin import official_spec
 
 INSTALL = "install from AWS's own Neuron package index, see the Neuron SDK setup guide"
@@ -52,3 +54,11 @@ def facts(name: str, stand_in: bool = False) -> dict[str, str]:
         "neuronx-cc": version("neuronx-cc"),
         "python": sys.version.split()[0],
     }
+
+
+def on_cores(call: Call) -> Any:
+    """The kernel of a launch for its number of cores; a plain function becomes a kernel first."""
+    import nki
+
+    kernel: Any = call.function
+    return (kernel if hasattr(type(kernel), "__getitem__") else nki.jit(kernel))[call.lnc]

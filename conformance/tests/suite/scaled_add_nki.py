@@ -93,3 +93,15 @@ def load(tensor):
     tile = nl.ndarray(tensor.shape, dtype=tensor.dtype, buffer=nl.sbuf)
     nisa.dma_copy(dst=tile, src=tensor)
     return tile
+
+
+@nki.jit
+def never_ends(a, b, total, scale):
+    tile = load(a)
+    while scale:
+        nisa.tensor_copy(dst=tile, src=tile, engine=nisa.engine.vector)
+
+
+@nki.jit
+def asserts(a, b, total, scale):
+    assert a.shape[0] > 100, "one row too few"
