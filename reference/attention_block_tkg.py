@@ -39,7 +39,7 @@ from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
 from reference.rope import rounded_rotation
-from reference.rounding import is_study, round_to, wide_cache, within
+from reference.rounding import alongside, is_study, round_to
 
 __all__ = ["model", "truth"]
 
@@ -96,8 +96,8 @@ class _Call:
 
     def projected(self) -> Array:
         """Queries, keys and values side by side, [B, S, I] in io."""
-        stage_inputs, profile = qkv_inputs(self.config, self.inputs), within(self.profile, "qkv")
-        return qkv_tkg.model(self.config.qkv, stage_inputs, profile, self.record)["out"]
+        stage = qkv_tkg.model(self.config.qkv, qkv_inputs(self.config, self.inputs), self.profile, self.record)
+        return stage["out"]
 
     def processed(self, x: Array, r: int) -> Array:
         """Heads [d, B, heads, S] normalised, rotated and normalised again, as the call asks."""
@@ -149,22 +149,20 @@ class _Call:
     def attended(self, q: Array, keys: Array, values: Array) -> Array:
         """Attention over the caches as they were before the call, [d, B, q, S] in io."""
         stage_inputs = attention_inputs(self.config, self.inputs, q, keys, values)
-        profile = within(self.profile, "attention")
-        stage = attention_tkg.model(self.config.attention, stage_inputs, profile, self.record)
+        stage = attention_tkg.model(self.config.attention, stage_inputs, self.profile, self.record)
         return by_channel(self.config, stage["out"])
 
     def output(self, attention: Array) -> Array:
         if self.config.W_out is None:
             return arranged(self.config, attention)
         stage_inputs = projection_inputs(self.config, self.inputs, attention)
-        profile = within(self.profile, "projection")
-        return output_projection_tkg.model(self.config.projection, stage_inputs, profile, self.record)["out"]
+        return output_projection_tkg.model(self.config.projection, stage_inputs, self.profile, self.record)["out"]
 
     def stored(self, keys: Array, values: Array) -> Arrays:
         if not self.config.update_cache:
             return returned(self.config, keys, values)
-        k_cache = wide_cache(self.inputs["K_cache"], keys, self.profile)
-        v_cache = wide_cache(self.inputs["V_cache"], values, self.profile)
+        k_cache, keys = alongside(self.inputs["K_cache"], keys, self.profile)
+        v_cache, values = alongside(self.inputs["V_cache"], values, self.profile)
         return stored(self.config, k_cache, v_cache, keys, values, self.inputs["kv_cache_update_idx"])
 
     # --- records --------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from reference.numerics.formats import format_of
 from reference.numerics.mx import GROUP_PARTITIONS, LANES, MxOperand, encode_scale, quantize_mx, scatter_scales
 from reference.numerics.profile import NumericsProfile
 from reference.recorder import Recorder
-from reference.rounding import carry, is_exact, is_study, round_to, weigh, wide_cache
+from reference.rounding import alongside, carry, is_exact, is_study, round_to, weigh
 from reference.token_norms import apply_gamma, layer_norm, rms_norm
 
 Array = NDArray[Any]
@@ -344,8 +344,7 @@ class _Call:
         codes = [quantize_rows(part, factor, limits, dtype, self.profile, point=point) for part in parts]
         for block, part in zip(blocks, codes, strict=True):
             self.record_rows(point, part, block)
-        written = np.concatenate(codes)
-        cache = wide_cache(np.array(self.inputs[f"{name}_cache"]), written, self.profile)
+        cache, written = alongside(np.array(self.inputs[f"{name}_cache"]), np.concatenate(codes), self.profile)
         store_rows(cache, written, self.slots)
         return cache
 

@@ -4,8 +4,8 @@ Models narrow values with `round_to` wherever the contract names the result. Und
 and nothing else. Under a `Study` the points it lists keep the float32 values that the instruction computed, and
 every later step takes them as they come; a meter, where the study has one, weighs what each point rounds away.
 
-Points inside a stage of a larger kernel are named "<stage>/<point>", points of which several operands have one
-each "<point>_<tile index>": the names by which a study lists them.
+A study lists points by the names of their switches: the contract's, with a tile index behind it ("rope_even_1") where
+several operands have a point each.
 
 Not covered: rounding to float32 itself. No wider value exists to put in its place; it is what is left of the error
 when every other point is exact.
@@ -14,7 +14,7 @@ when every other point is exact.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -78,8 +78,6 @@ class Study(NumericsProfile):
 
     #: Names as the module says; those that nothing in a run bears have no effect.
     exact: frozenset[str] = frozenset()
-    #: Stage of a larger kernel that the profile was handed to, with "/" behind it; '' outside.
-    stage: str = ""
     meter: Meter | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -89,11 +87,6 @@ class Study(NumericsProfile):
         return cls(**answers, exact=exact, meter=meter)
 
 
-def within(profile: NumericsProfile, stage: str) -> NumericsProfile:
-    """The profile for a stage of a larger kernel: a study then knows its points as "<stage>/<point>"."""
-    return replace(profile, stage=f"{profile.stage}{stage}/") if isinstance(profile, Study) else profile
-
-
 def is_study(profile: NumericsProfile) -> bool:
     """Whether tensors may be wider than the contract allows, so that its rules for dtypes do not hold."""
     return isinstance(profile, Study)
@@ -101,7 +94,7 @@ def is_study(profile: NumericsProfile) -> bool:
 
 def is_exact(point: str, profile: NumericsProfile, tile: tuple[int, ...] = ()) -> bool:
     """Whether a study keeps the point exact; for the few roundings that are no `cast`."""
-    return isinstance(profile, Study) and profile.stage + tile_name(point, tile) in profile.exact
+    return isinstance(profile, Study) and tile_name(point, tile) in profile.exact
 
 
 def round_to(
@@ -136,7 +129,7 @@ def weigh(
 ) -> None:
     """Tell a study's meter of one rounding; does nothing without one."""
     if isinstance(profile, Study) and profile.meter is not None:
-        profile.meter.weigh(profile.stage + tile_name(point, tile), value, rounded, format_of(fmt))
+        profile.meter.weigh(tile_name(point, tile), value, rounded, format_of(fmt))
 
 
 def carry(value: Array, fmt: object, profile: NumericsProfile) -> Array:
@@ -147,9 +140,11 @@ def carry(value: Array, fmt: object, profile: NumericsProfile) -> Array:
     return value if isinstance(profile, Study) else cast(value, fmt, profile)
 
 
-def wide_cache(cache: Array, rows: Array, profile: NumericsProfile) -> Array:
-    """A cache that can take `rows`: as it is, or in float32 where a study left the rows so."""
-    return to_float32(cache) if is_study(profile) and rows.dtype == np.float32 else cache
+def alongside(cache: Array, rows: Array, profile: NumericsProfile) -> tuple[Array, Array]:
+    """A cache and rows for it: as they are, or both in float32 where a study left one of them so."""
+    if is_study(profile) and cache.dtype != rows.dtype:
+        return to_float32(cache), to_float32(rows)
+    return cache, rows
 
 
 def tile_dtype(fmt: object, profile: NumericsProfile) -> np.dtype[Any]:
