@@ -27,52 +27,57 @@ _POISON_WINDOW = (
 )
 
 
-def _patched(name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str = "", source: str = "") -> Mutant:
-    return Mutant(f"segatt-{name}", "attention_segmented_cte", fault, patches, case, point, source)
+def _patched(
+    kind: str, name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str = "", source: str = "",
+    also: tuple[str, ...] = (), unseen: str = "",
+) -> Mutant:  # fmt: skip
+    return Mutant(
+        f"segatt-{name}", "attention_segmented_cte", fault, patches, case, point, source, kind, also, unseen
+    )
 
 
 def _mutant(
-    name: str, file: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    count: int = 1,
+    kind: str, name: str, file: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
+    count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
 ) -> Mutant:  # fmt: skip
-    return _patched(name, fault, (Patch(file, find, replace, count),), case, point, source)
+    return _patched(kind, name, fault, (Patch(file, find, replace, count),), case, point, source, also, unseen)
 
 
 MUTANTS = (
     # sink
     _mutant(
-        "sink-in-every-segment", _ENTRY, "merged segments count the sink once more",
+        "sink", "sink-in-every-segment", _ENTRY, "merged segments count the sink once more",
         "new = attend(states[i], segment, g, call.scale, None, False)",
         "new = attend(states[i], segment, g, call.scale, None, call.sink != None)",
         "partial-sink", "neg_max", "B1",
     ),
     _mutant(
-        "sink-of-head-0", _ENTRY, "all rows take the sink of the first one",
+        "sink", "sink-of-head-0", _ENTRY, "all rows take the sink of the first one",
         "src=call.sink.ap(pattern=[[0, P], [1, 1]], offset=row)",
         "src=call.sink.ap(pattern=[[0, P], [1, 1]], offset=0)",
         "partial-sink", "neg_max", "B3",
     ),
     _mutant(
-        "sink-tile-overlapped", _ENTRY, "rows that share keys keep their sinks in one tile",
+        "sink", "sink-tile-overlapped", _ENTRY, "rows that share keys keep their sinks in one tile",
         "            state.sink = load_sink(call, part.row)\n",
         "            state.sink = load_sink(call, part.row)\n            if i > 0:\n"
         "                nisa.tensor_copy(dst=states[0].sink, src=state.sink, engine=nisa.vector_engine)\n",
         "partial-sink", "neg_max", "B9",
     ),
     _mutant(
-        "sink-dropped", _ENTRY, "the active segment leaves the sink out",
+        "sink", "sink-dropped", _ENTRY, "the active segment leaves the sink out",
         "new = attend(states[i], segment, g, call.scale, None, call.sink != None)\n            put(",
         "new = attend(states[i], segment, g, call.scale, None, False)\n            put(",
         "partial-sink", "neg_max", "class: sink ignored",
     ),
     _mutant(
-        "sink-outside-sum", _ATTEND, "the sink's term is not added",
+        "sink", "sink-outside-sum", _ATTEND, "the sink's term is not added",
         "data=sums[:, 0 : len(tiles) + extra]", "data=sums[:, 0 : len(tiles)]",
         "partial-sink", "sum", "class: sink ignored",
     ),
     # segments and their tails
     _patched(
-        "extra-segment-padded", "the extra segment's zero columns up to a key tile count",
+        "mask", "extra-segment-padded", "the extra segment's zero columns up to a key tile count",
         (
             Patch(_ENTRY, "longest = max(prior_seg_size, seqlen)", "longest = max(prior_seg_size, seqlen, KEY_TILE)"),
             Patch(
@@ -83,26 +88,26 @@ MUTANTS = (
         "split-row", "row_sums", "B2",
     ),
     _mutant(
-        "extra-segment-dropped", _ENTRY, "the second core does not meet the first one's tokens of a split row",
+        "tail", "extra-segment-dropped", _ENTRY, "the second core does not meet the first one's tokens of a split row",
         "if part.first > 0 and call.offset == None:", "if part.first < 0 and call.offset == None:",
         "split-row", "recip", "class: missing segment",
     ),
     _mutant(
-        "tiles-not-cleared", _LOAD, "tokens that the gather skips are what SBUF held before",
+        "memory", "tiles-not-cleared", _LOAD, "tokens that the gather skips are what SBUF held before",
         "    nisa.memset(dst=dst, value=0.0)\n", "", _PADDED, "", "B4",
     ),
     _mutant(
-        "short-key-tile-not-loaded", _LOAD, "pre-transposed keys of a short key tile stay zero",
+        "tail", "short-key-tile-not-loaded", _LOAD, "pre-transposed keys of a short key tile stay zero",
         "for n in range(tokens // size):", "for n in range(tokens // 512 * 512 // size):",
         "keys-turned", "score", "B6",
     ),
     _mutant(
-        "partial-segment-twice", _SCHEDULE, "the partial segment is met twice",
+        "rows", "partial-segment-twice", _SCHEDULE, "the partial segment is met twice",
         "op0=nl.greater, operand0=0.0,", "op0=nl.greater, operand0=0.0, op1=nl.multiply, operand1=2.0,",
         "partial", "run_sum", "B8",
     ),
     _mutant(
-        "table-offset-shared", _ENTRY, "all passes over rows count one table offset down",
+        "rows", "table-offset-shared", _ENTRY, "all passes over rows count one table offset down",
         "    entry = affine(schedule.num_full, step, -step)\n",
         "    if schedule.partial != schedule.num_full:\n"
         "        schedule.partial = schedule.num_full\n"
@@ -112,74 +117,74 @@ MUTANTS = (
         "gqa", "", "B11",
     ),
     _mutant(
-        "offset-sees-padding", _ENTRY, "with kvp_offset the columns behind the partial segment's tokens count",
+        "mask", "offset-sees-padding", _ENTRY, "with kvp_offset the columns behind the partial segment's tokens count",
         "op0=nl.minimum, operand0=last,", "op0=nl.maximum, operand0=last,", "kvp", "logit", "B12",
     ),
     _mutant(
-        "prior-of-one-segment-lost", _SCHEDULE, "a remainder of a whole segment counts as none",
+        "tail", "prior-of-one-segment-lost", _SCHEDULE, "a remainder of a whole segment counts as none",
         "data=partial, op0=nl.greater, operand0=0.0,",
         "data=partial, op0=nl.not_equal, operand0=float(segment),",
         _RECIPROCAL, "recip", "B13",
     ),
     _mutant(
-        "segments-rounded", _SCHEDULE, "the number of full segments is rounded",
+        "tail", "segments-rounded", _SCHEDULE, "the number of full segments is rounded",
         "floor_nisa_kernel(turns, num_full, 1, 1, None)",
         "nisa.tensor_copy(dst=num_full, src=turns, engine=nisa.vector_engine)",
         "partial-sink", "num_full", "class: rounded instead of floored",
     ),
     _mutant(
-        "segments-from-the-earliest", _ENTRY, "full segments are met from the earliest on",
+        "order", "segments-from-the-earliest", _ENTRY, "full segments are met from the earliest on",
         "    entry = affine(schedule.num_full, step, -step)\n",
         "    entry = affine(schedule.num_full, 0, 0)\n    step = -step\n",
         "full", "score", "class: order of segments",
     ),
     _mutant(
-        "partial-segment-from-0", _ENTRY, "the partial segment starts at the table's first entry",
+        "rows", "partial-segment-from-0", _ENTRY, "the partial segment starts at the table's first entry",
         "affine(schedule.num_full, call.segment // call.cache.block_size(), 0)", "affine(schedule.num_full, 0, 0)",
         "partial", "score", "class: wrong page",
     ),
     # pages
     _mutant(
-        "skipped-pages-stop", _LOAD, "a page of -1 stops the gather",
+        "slot", "skipped-pages-stop", _LOAD, "a page of -1 stops the gather",
         "vector_offset=index, indirect_dim=0),\n            oob_mode=nisa.oob_mode.skip,",
         "vector_offset=index, indirect_dim=0),\n            oob_mode=nisa.oob_mode.error,",
         _PADDED, "", "B14",
     ),
     _mutant(
-        "skipped-pages-are-block-0", _LOAD, "a page of -1 reads block 0",
+        "rows", "skipped-pages-are-block-0", _LOAD, "a page of -1 reads block 0",
         "op0=nl.maximum, operand0=-1.0,", "op0=nl.maximum, operand0=0.0,", _PADDED, "score", "B15",
     ),
     _mutant(
-        "table-padded-with-block-0", _LOAD, "what lies before a window's first entry reads block 0",
+        "rows", "table-padded-with-block-0", _LOAD, "what lies before a window's first entry reads block 0",
         "nisa.memset(dst=pad, value=-1)", "nisa.memset(dst=pad, value=0)", _POISON_WINDOW, "score", "B16",
     ),
     _mutant(
-        "table-of-sequence-0", _ENTRY, "all rows follow the first sequence's pages",
+        "rows", "table-of-sequence-0", _ENTRY, "all rows follow the first sequence's pages",
         "call.block_tables, part.row // call.heads, 0,", "call.block_tables, 0, 0,",
         "partial-sink", "score", "class: page of another sequence",
     ),
     _mutant(
-        "heads-taken-in-turn", _SCHEDULE, "query heads take KV heads in turn instead of in groups",
+        "rows", "heads-taken-in-turn", _SCHEDULE, "query heads take KV heads in turn instead of in groups",
         "return row % heads * kv_heads // heads", "return row % heads % kv_heads", "gqa", "score",
         "class: wrong KV head",
     ),
     # masks and scores
     _mutant(
-        "next-token-seen", _ENTRY, "a query sees the token behind its own",
+        "mask", "next-token-seen", _ENTRY, "a query sees the token behind its own",
         "segment.upper = call.queries", "segment.upper = affine(call.queries, 1, 1)", "partial", "logit",
         "class: off by one",
     ),
     _mutant(
-        "window-too-long", _ENTRY, "a window holds one token more",
+        "mask", "window-too-long", _ENTRY, "a window holds one token more",
         "area - call.window + 1", "area - call.window", "window", "logit", "class: off by one",
     ),
     _mutant(
-        "window-of-first-slice", _ENTRY, "the second half of a split row takes the first one's pages",
+        "rows", "window-of-first-slice", _ENTRY, "the second half of a split row takes the first one's pages",
         "entry = entry_of(prior, size, part.first // size)\n    head", "entry = entry_of(prior, size, 0)\n    head",
         "window-sink", "score", "class: wrong page",
     ),
     _patched(
-        "scale-ignored", "scores are not scaled",
+        "scale", "scale-ignored", "scores are not scaled",
         (
             Patch(_ATTEND, "operand0=scale, reduce_op", "operand0=1.0, reduce_op"),
             Patch(_ATTEND, "operand0=scale, engine", "operand0=1.0, engine"),
@@ -188,45 +193,45 @@ MUTANTS = (
     ),
     # softmax and its running state
     _mutant(
-        "stale-maximum", _ATTEND, "a full segment does not take in the running maximum",
+        "maximum", "stale-maximum", _ATTEND, "a full segment does not take in the running maximum",
         "limit = TOP if before == None else before", "limit = TOP", "rising", "neg_max", "class: stale maximum",
     ),
     _mutant(
-        "sum-not-rescaled", _STATE, "a flash update adds to the sum of the old maximum",
+        "rescale", "sum-not-rescaled", _STATE, "a flash update adds to the sum of the old maximum",
         "    multiply_add(total, before.sum, corr, new.sum)\n",
         "    nisa.tensor_tensor(dst=total, data1=before.sum, data2=new.sum, op=nl.add, engine=nisa.vector_engine)\n",
         "full", "run_sum", "class: missing rescale",
     ),
     _mutant(
-        "output-not-rescaled", _STATE, "a flash update adds to the output of the old maximum",
+        "rescale", "output-not-rescaled", _STATE, "a flash update adds to the output of the old maximum",
         "    multiply_add(o, before.o, corr, new.o)\n",
         "    nisa.tensor_tensor(dst=o, data1=before.o, data2=new.o, op=nl.add, engine=nisa.vector_engine)\n",
         "full", "run_out", "class: missing rescale",
     ),
     _mutant(
-        "output-in-bfloat16", _STATE, "the running output is rounded between segments",
+        "accumulator", "output-in-bfloat16", _STATE, "the running output is rounded between segments",
         "state.o = nl.ndarray((P, state.groups, d), dtype=nl.float32)",
         "state.o = nl.ndarray((P, state.groups, d), dtype=nl.bfloat16)",
         "full", "run_out", "B10",
     ),
     _mutant(
-        "merge-factor-of-new", _STATE, "a merge rescales the running output by the new segment's factor",
+        "rescale", "merge-factor-of-new", _STATE, "a merge rescales the running output by the new segment's factor",
         "product(old_out, before.o, old_factor)", "product(old_out, before.o, new_factor)",
         "partial", "run_out", "class: wrong factor",
     ),
     _mutant(
-        "merge-to-smaller-maximum", _STATE, "a merge rescales both sides to the smaller maximum",
+        "maximum", "merge-to-smaller-maximum", _STATE, "a merge rescales both sides to the smaller maximum",
         "data1=before.n, data2=new.n, op=nl.minimum", "data1=before.n, data2=new.n, op=nl.maximum",
         "partial", "neg_max", "class: stale maximum",
     ),
     _mutant(
-        "last-value-tile-lost", _ATTEND, "the values of a segment's last tile are not weighed",
+        "tail", "last-value-tile-lost", _ATTEND, "the values of a segment's last tile are not weighed",
         "for k in range(len(pieces)):", "for k in range(max(1, len(pieces) - 1)):", "full", "pv",
         "class: missing tile",
     ),
     # scales and results
     _patched(
-        "key-scale-not-in-partial", "the partial segment is met by queries without k_scale",
+        "scale", "key-scale-not-in-partial", "the partial segment is met by queries without k_scale",
         (
             Patch(
                 _STATE, "    query: nl.ndarray = None\n",
@@ -243,27 +248,27 @@ MUTANTS = (
         "fp8", "score", "B5",
     ),
     _mutant(
-        "key-scale-dropped", _ENTRY, "queries are not multiplied by k_scale",
+        "scale", "key-scale-dropped", _ENTRY, "queries are not multiplied by k_scale",
         "product(scaled, query, call.k_scale)", "nisa.tensor_copy(dst=scaled, src=query, engine=nisa.vector_engine)",
         "fp8", "query_scaled", "class: scale missing",
     ),
     _mutant(
-        "value-scale-per-query", _ENTRY, "v_scale multiplies query rows",
+        "scale", "value-scale-per-query", _ENTRY, "v_scale multiplies query rows",
         "v_scale.ap(pattern=[[0, P], [1, d]])", "v_scale.ap(pattern=[[1, P], [0, d]])", "fp8", "out", "B7",
     ),
     _mutant(
-        "value-scale-dropped", _STATE, "the normalised output is not multiplied by v_scale",
+        "scale", "value-scale-dropped", _STATE, "the normalised output is not multiplied by v_scale",
         "nisa.tensor_tensor(dst=out, data1=norm, data2=v_scale, op=nl.multiply, engine=nisa.vector_engine)",
         "nisa.tensor_copy(dst=out, src=norm, engine=nisa.vector_engine)", "fp8", "out", "class: scale missing",
     ),
     _mutant(
-        "reciprocal-missing", _STATE, "the output is multiplied by the sum",
+        "rescale", "reciprocal-missing", _STATE, "the output is multiplied by the sum",
         "nisa.reciprocal(dst=recip, data=divisor)",
         "nisa.tensor_copy(dst=recip, src=divisor, engine=nisa.vector_engine)",
         "short-blocks", "recip", "class: reciprocal missing",
     ),
     _mutant(
-        "turned-groups-reversed", _ENTRY, "groups of a turned result are stored last to first",
+        "layout", "turned-groups-reversed", _ENTRY, "groups of a turned result are stored last to first",
         "dst=result[:, nl.ds(g * P, P)]", "dst=result[:, nl.ds(part.length - P - g * P, P)]",
         "split-row-sink", "", "class: wrong layout",
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conformance.mutants.kinds import KINDS
+
 
 class PatchError(ValueError):
     """A patch does not apply to the kernel as it is now."""
@@ -41,6 +43,10 @@ class Mutant:
     point     rounding point at which its trace first parts from the model's in that case; '' where it
               parts in an output only, or where the machine itself stops it
     source    where such a fault was seen, or the class of fault it stands for
+    kind      its row in `KINDS`
+    also      ids of further cases on which it is run: those on which a gate of hardware sees what the first
+              case hides from it
+    unseen    why no gate that hardware has can see it, '' where one does
     """
 
     id: str
@@ -50,3 +56,10 @@ class Mutant:
     case: str
     point: str = ""
     source: str = ""
+    kind: str = ""
+    also: tuple[str, ...] = ()
+    unseen: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind and self.kind not in KINDS:
+            raise ValueError(f"mutant {self.id}: kind {self.kind!r} is none of {', '.join(KINDS)}")
