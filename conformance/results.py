@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,10 @@ from conformance.grades import Grade
 #: chip. 'violation': the machine says that the kernel breaks one of its rules. 'compile-failed': a compiler refused
 #: it, nothing ran. 'timed-out': no answer within the time limit. 'died': the process of the launch ended in the
 #: middle of it, or the device did. 'crashed': anything else was raised. 'failed': an output is below its required
-#: grade.
+#: grade. 'waived': what went wrong is a known failure (conformance/waivers.py).
 STATUSES = (
     "passed",
+    "waived",
     "failed",
     "refused",
     "unfit",
@@ -25,6 +27,9 @@ STATUSES = (
     "crashed",
 )
 
+#: Figures of an output that may be infinite.
+_FIGURES = ("max_abs_error", "relative_l2", "share_of_bound")
+
 
 @dataclass(frozen=True)
 class OutputResult:
@@ -34,6 +39,8 @@ class OutputResult:
     own with truth rounded once into its dtype), max_ulp as of `reference.numerics.ulp`; None where names,
     shapes or dtypes forbid it. Errors are against truth, infinite where one side is not finite; None
     without truth. `share_of_bound` is the largest |error| / bound of grade C; None without a bound.
+    `digest` is of dtype, shape and bits (`conformance.digests`), `ulp_histogram` that of
+    `reference.numerics.metrics` against what max_ulp is against; both empty where the output is not there.
     """
 
     rung: str
@@ -53,18 +60,31 @@ class OutputResult:
     share_of_bound: float | None = None
     #: The worst elements, '' where the grade suffices.
     report: str = ""
+    shape: tuple[int, ...] = ()
+    digest: str = ""
+    ulp_histogram: Mapping[str, int] = field(default_factory=dict)
+    #: Id of the waiver that tolerates a grade below the required one.
+    waiver: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether the grade meets the required one."""
+        """Whether the grade meets the required one; no waiver makes it so."""
         return self.grade.meets(self.required)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: grades as letters."""
         letters = {"grade": self.grade.name, "required": self.required.name, "passed": self.passed}
-        plain = dataclasses.asdict(self) | letters
+        plain = dataclasses.asdict(self) | letters | {"shape": list(self.shape)}
         # JSON has no infinity.
         return {name: repr(value) if value == float("inf") else value for name, value in plain.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OutputResult:
+        """What `to_dict` turned into `values`; TypeError, KeyError or ValueError for anything else."""
+        plain = {name: value for name, value in values.items() if name != "passed"}
+        plain |= {name: float("inf") for name, value in plain.items() if value == "inf" and name in _FIGURES}
+        letters = {name: Grade[plain[name]] for name in ("grade", "required")}
+        return cls(**plain | letters | {"shape": tuple(plain["shape"])})
 
     def text(self) -> str:
         """What was reached, what was required, and the worst elements."""
@@ -89,6 +109,8 @@ class CaseResult:
     seconds: dict[str, float] = field(default_factory=dict)
     error: str = ""
     details: str = ""
+    #: How many times the kernel was launched; more than once to see whether its bits are always the same.
+    repeats: int = 1
 
     @property
     def passed(self) -> bool:

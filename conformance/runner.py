@@ -17,6 +17,7 @@ from conformance.entry import launch
 from conformance.envelope import envelopes
 from conformance.judging import Reference, judge_rung
 from conformance.lanes import LaneError
+from conformance.repeat import RUNG, unsteady_outputs
 from conformance.results import CaseResult, OutputResult
 from conformance.subject import Arrays, Backend, Case, Subject, config_to_dict, repro_command
 from reference.errors import KernelArgumentError
@@ -37,20 +38,21 @@ def run_case(
     rungs: Iterable[str] = RUNGS,
     envelope: bool = False,
     candidates: Iterable[str] = (),
+    repeat: int = 1,
 ) -> CaseResult:
     """Runs a case and grades its outputs; whatever kernel, model or truth raise becomes a status.
 
     `rungs` may leave some out: without 'truth' nothing is held against it, without 'model' the kernel is
     graded against truth alone, without 'kernel' the model is. `envelope` allows grade B at the cost of one
-    model run per candidate of the open questions; `candidates` adds questions by name (U12). An illegal
-    config is taken to the kernel's door only. ValueError for an unknown rung; RuntimeError where the
-    backend cannot run here.
+    model run per candidate of the open questions; `candidates` adds questions by name (U12). `repeat` launches
+    the kernel so many times and demands the bits of the first run every time. An illegal config is taken to the
+    kernel's door only. ValueError for an unknown rung; RuntimeError where the backend cannot run here.
     """
     chosen = tuple(rungs)
     if unknown := set(chosen) - set(RUNGS):
         raise ValueError(f"unknown rung {sorted(unknown)[0]!r}; known: {', '.join(RUNGS)}")
     on = named_backend(backend, profile) if isinstance(backend, str) else backend
-    return _Ladder(subject, case, on, profile, chosen, envelope, tuple(candidates)).climb()
+    return _Ladder(subject, case, on, profile, chosen, envelope, tuple(candidates), repeat).climb()
 
 
 def named_backend(name: str, profile: NumericsProfile = DEFAULT, timeout: float | None = None) -> Backend:
@@ -82,6 +84,7 @@ class _Ladder:
     rungs: tuple[str, ...]
     envelope: bool
     candidates: tuple[str, ...]
+    repeat: int
     seconds: dict[str, float] = field(default_factory=dict)
 
     def climb(self) -> CaseResult:
@@ -90,7 +93,9 @@ class _Ladder:
         except _Raised as raised:
             return self._unfinished(str(raised), raised.__cause__ or raised)
         status = "passed" if all(output.passed for output in outputs) else "failed"
-        return self._result(status, outputs=tuple(outputs))
+        unsteady = [output.name for output in outputs if output.rung == RUNG]
+        error = f"not deterministic: {', '.join(unsteady)}" if unsteady else ""
+        return self._result(status, outputs=tuple(outputs), error=error)
 
     def _outputs(self) -> list[OutputResult]:
         subject, config = self.subject, self.case.config
@@ -100,7 +105,14 @@ class _Ladder:
         truth = self._asked("truth", lambda: subject.truth(config, inputs))
         model = self._asked("model", lambda: subject.model(config, inputs, profile=self.profile))
         kernel = self._asked("kernel", lambda: launch(subject, config, inputs, self.backend))
-        return self._timed("grading", lambda: self._judged(inputs, truth, model, kernel))
+        unsteady = self._timed("repeat", lambda: self._unsteady(inputs, kernel)) if self.repeat > 1 else []
+        return self._timed("grading", lambda: self._judged(inputs, truth, model, kernel)) + unsteady
+
+    def _unsteady(self, inputs: Arrays, kernel: Arrays | None) -> list[OutputResult]:
+        if kernel is None:
+            return []
+        again = functools.partial(launch, self.subject, self.case.config, inputs, self.backend)
+        return unsteady_outputs(kernel, again, self.repeat)
 
     def _judged(
         self, inputs: Arrays, truth: Arrays | None, model: Arrays | None, kernel: Arrays | None
@@ -153,9 +165,10 @@ class _Ladder:
             seed=case.seed,
             backend=self.backend.name,
             profile=self.profile.to_dict(),
-            repro=repro_command(self.subject, case, self.backend.name),
+            repro=repro_command(self.subject, case, self.backend.name, repeat=self.repeat),
             status=status,
             seconds=self.seconds,
+            repeats=self.repeat,
             **more,
         )
 
@@ -164,7 +177,7 @@ def _status(rung: str, error: BaseException) -> str:
     """Only a refusal at the kernel's door is one; the same exception out of a model is a crash."""
     if rung == "build" and isinstance(error, LaneError):
         return "unfit"
-    if rung != "kernel":
+    if rung not in ("kernel", RUNG):
         return "crashed"
     if isinstance(error, BackendError):
         return error.status

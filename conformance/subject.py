@@ -281,7 +281,9 @@ def case_from_id(subject: Subject, text: str) -> Case:
     return Case(text, config, match["lane"], int(match["seed"]))
 
 
-def repro_command(subject: Subject, case: Case, backend: str = "sim", verb: str = "check") -> str:
+def repro_command(
+    subject: Subject, case: Case, backend: str = "sim", verb: str = "check", repeat: int = 1
+) -> str:
     """The one line that runs a case again; catalog cases by id, others by their text."""
     listed = any(case.id == known.id for known in subject.catalog)
     name = case.id if listed else case_id(case.config, case.lane, case.seed)
@@ -290,6 +292,8 @@ def repro_command(subject: Subject, case: Case, backend: str = "sim", verb: str 
         words += ["--backend", backend]
     if not subject.implementation.startswith("kernels."):
         words += ["--kernel", subject.implementation]
+    if repeat > 1:
+        words += ["--repeat", str(repeat)]
     return " ".join(words)
 
 
