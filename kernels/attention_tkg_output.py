@@ -205,6 +205,6 @@ def add_other_core(call, tile, norm):
     exchange(norm, remote, call.plan.prg, call.cfg.use_gpsimd_sb2sb)
     if not keeps:
         return None
-    total = call.space.alloc(norm.shape, nl.float32, name=f"total_{tile.bt}")
+    total = call.space.alloc(norm.shape, nl.float32, name=f"norm_pair_{tile.bt}")
     nisa.tensor_tensor(dst=total, data1=norm, data2=remote, op=nl.add, engine=nisa.vector_engine)
     return total

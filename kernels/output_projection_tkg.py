@@ -189,7 +189,7 @@ def load_plain_row_vectors(bias, weight_scale, row, tokens, first, columns):
     """(bias_tile, row_scale) for every token row of the shard; None where there is none."""
     bias_tile = None
     if bias != None:
-        bias_tile = nl.ndarray((tokens, columns), dtype=bias.dtype, name="bias_tile")
+        bias_tile = nl.ndarray((tokens, columns), dtype=bias.dtype, name="out_bias")
         nisa.dma_copy(dst=bias_tile[0:1, :], src=bias[0:1, nl.ds(first, columns)])
         zeros = [0] * 32
         for start in range(0, tokens, 32):
@@ -230,7 +230,7 @@ def project_plain(
             part = nl.ds(column, size)
             dequant = None
             if bias != None and quantization_type != QuantizationType.NONE:
-                dequant = nl.ndarray((tokens, size), dtype=io, name=f"dequant_0_{column // 512}")
+                dequant = nl.ndarray((tokens, size), dtype=io, name=f"out_dequant_0_{column // 512}")
             evict(
                 out_sb[:, part],
                 psums[i],
@@ -251,7 +251,7 @@ def accumulate_block(packed, weight_view, tokens, first, width, chunk, tile):
     for column in range(0, width, 512):
         size = min(512, width - column)
         psums.append(
-            nl.ndarray((tokens, size), dtype=nl.float32, buffer=nl.psum, name=f"psum_0_{tile + column // 512}")
+            nl.ndarray((tokens, size), dtype=nl.float32, buffer=nl.psum, name=f"out_psum_0_{tile + column // 512}")
         )
     for low in range(0, passes, chunk):
         count = min(chunk, passes - low)
@@ -297,7 +297,7 @@ def project_transposed(
     row = quantization_type == QuantizationType.ROW
     bias_tile = None
     if bias != None:
-        bias_tile = load_transposed_vector(bias, bias.dtype, "bias_tile", first, H_2)
+        bias_tile = load_transposed_vector(bias, bias.dtype, "out_bias", first, H_2)
     row_scale = None
     if row:
         row_scale = load_transposed_vector(weight_scale, nl.float32, "row_scale", first, H_2)
@@ -319,7 +319,7 @@ def project_transposed(
             w = load_transposed_block(shard, h_2, min(step, H_2 - h_2))
         if h_2 == low:
             psum = nl.ndarray(
-                (128, count, tokens), dtype=nl.float32, buffer=nl.psum, name=f"psum_{low // per_tile}"
+                (128, count, tokens), dtype=nl.float32, buffer=nl.psum, name=f"out_psum_{low // per_tile}"
             )
         for k in range(passes):
             matmul_pass(
@@ -331,7 +331,7 @@ def project_transposed(
             )
         if h_2 == low + count - 1:
             evict_transposed(
-                out_sb, out, psum, bias_tile, scale, row_scale, low, f"dequant_{low // per_tile}", io, prg
+                out_sb, out, psum, bias_tile, scale, row_scale, low, f"out_dequant_{low // per_tile}", io, prg
             )
     return out_sb if OUT_IN_SB else out
 

@@ -408,7 +408,7 @@ def _total(core: _Core, own: Float32, other: Float32) -> Float32:
     added = core.job.op("add", own, other)
     if _writes(core):
         core.wide("norm_remote", other)
-        core.wide("total", added)
+        core.wide("norm_pair", added)
     return added
 
 

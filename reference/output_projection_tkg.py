@@ -203,7 +203,7 @@ def _core(
     """The result of one core: [BS, Hs], or [128, H_2, BS] transposed."""
     shard = slice(core * config.shard, (core + 1) * config.shard)
     psum = _psum(config, packed, inputs["weight"][:, shard], profile)
-    _record_tiles(config, record, "psum", psum, core)
+    _record_tiles(config, record, "out_psum", psum, core)
     out = _evict(config, inputs, psum, shard, core, profile, record)
     if record.enabled:
         record("out", (0,), out, core=core)
@@ -248,13 +248,13 @@ def _evict(
     if config.quantization != "NONE":
         scale = _dequant_scale(config, inputs, shard, core, profile, record)
         # Without bias the scaled value is the result: one rounding, and the point has the result's name.
-        point = "out" if config.bias is None else "dequant"
+        point = "out" if config.bias is None else "out_dequant"
         value = round_to(point, BINARY["multiply"](psum, scale, profile), config.dtype, profile)
     if config.bias is None:
         return value if config.quantization != "NONE" else round_to("out", value, config.dtype, profile)
     if config.quantization != "NONE":
-        _record_tiles(config, record, "dequant", value, core)
-    bias = _per_hidden(config, inputs["bias"][:, shard], "bias_tile", core, record)
+        _record_tiles(config, record, "out_dequant", value, core)
+    bias = _per_hidden(config, inputs["bias"][:, shard], "out_bias", core, record)
     return round_to("out", BINARY["add"](to_float32(value), to_float32(bias), profile), config.dtype, profile)
 
 

@@ -114,7 +114,7 @@ MUTANTS = (
         "other-core-not-added", _OUTPUT, "core 0 stores its own part",
         "nisa.tensor_tensor(dst=total, data1=norm, data2=remote, op=nl.add, engine=nisa.vector_engine)",
         "nisa.tensor_copy(dst=total, src=norm, engine=nisa.vector_engine)",
-        "sequence", "total", "class: missing exchange",
+        "sequence", "norm_pair", "class: missing exchange",
     ),
     _mutant(
         "normalised-by-own-sum", _OUTPUT, "each core divides by its own sum",

@@ -26,9 +26,9 @@ MUTANTS = (
     ),
     _mutant(
         "dequant-unrounded", "the dequantised sum is not rounded to io before the bias is added",
-        'nl.ndarray((tokens, size), dtype=io, name=f"dequant_0_{column // 512}")',
-        'nl.ndarray((tokens, size), dtype=nl.float32, name=f"dequant_0_{column // 512}")',
-        "exact-static", "dequant", "OP11",
+        'nl.ndarray((tokens, size), dtype=io, name=f"out_dequant_0_{column // 512}")',
+        'nl.ndarray((tokens, size), dtype=nl.float32, name=f"out_dequant_0_{column // 512}")',
+        "exact-static", "out_dequant", "OP11",
     ),
     _mutant(
         "packing-reversed", "packed heads stand in reverse order",
@@ -39,18 +39,18 @@ MUTANTS = (
     _mutant(
         "core-halves-swapped", "each core computes the other one's half of H",
         "weight_view, tokens, first + start, width,", "weight_view, tokens, H - columns - first + start, width,",
-        "plain", "psum", "class: wrong half of a core",
+        "plain", "out_psum", "class: wrong half of a core",
     ),
     _mutant(
         "last-pass-missing", "the last group of heads is not accumulated",
         "for k in range(count):\n                matmul_pass(\n                    psums[i],",
         "for k in range(max(1, count - 1)):\n                matmul_pass(\n                    psums[i],",
-        "plain", "psum", "class: missing K tile",
+        "plain", "out_psum", "class: missing K tile",
     ),
     _mutant(
         "transposed-index", "h taken as h_2*128 + h_1",
         "reshape_dim(3, (128, H_2))", "reshape_dim(3, (H_2, 128)).permute((0, 1, 2, 4, 3))",
-        "transposed-bias", "psum", "OP1",
+        "transposed-bias", "out_psum", "OP1",
     ),
     _mutant(
         "slab-order", "each core writes the other one's slab",
@@ -60,13 +60,13 @@ MUTANTS = (
     _mutant(
         "bias-shard-ignored", "core 1 adds core 0's bias",
         "src=bias[0:1, nl.ds(first, columns)]", "src=bias[0:1, nl.ds(0, columns)]",
-        "plain-bias", "bias_tile", "OP3",
+        "plain-bias", "out_bias", "OP3",
     ),
     _mutant(
         "bias-shard-ignored-transposed", "core 1 adds core 0's bias in the transposed layout",
-        'load_transposed_vector(bias, bias.dtype, "bias_tile", first, H_2)',
-        'load_transposed_vector(bias, bias.dtype, "bias_tile", 0, H_2)',
-        "transposed-bias", "bias_tile", "OP3",
+        'load_transposed_vector(bias, bias.dtype, "out_bias", first, H_2)',
+        'load_transposed_vector(bias, bias.dtype, "out_bias", 0, H_2)',
+        "transposed-bias", "out_bias", "OP3",
     ),
     _mutant(
         "axes-b-s-swapped", "tokens are ordered (s, b) instead of (b, s)",
@@ -82,12 +82,12 @@ MUTANTS = (
         "        nisa.activation(dst=out, op=nl.copy, data=dequant, scale=scale)\n"
         "        return\n"
         "    if scale != None:\n        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
-        "static-bias", "dequant", "OP10",
+        "static-bias", "out_dequant", "OP10",
     ),
     _mutant(
         "row-scale-dropped", "ROW results are not dequantised",
         "data1=psum, data2=row_scale, op=nl.multiply", "data1=psum, data2=row_scale, op=nl.add",
-        "row-bias", "dequant", "OP10",
+        "row-bias", "out_dequant", "OP10",
     ),
     _mutant(
         "scale-inverted", "the combined scale is weight_scale / input_scale",
@@ -138,7 +138,7 @@ MUTANTS = (
         "        nisa.tensor_copy(dst=rounded, src=psum)\n"
         "        nisa.tensor_copy(dst=psum, src=rounded)\n"
         "    return psums\n",
-        "plain-fp32", "psum", "class: bf16 accumulator",
+        "plain-fp32", "out_psum", "class: bf16 accumulator",
     ),
     _mutant(
         "bias-twice", "the bias is added twice",

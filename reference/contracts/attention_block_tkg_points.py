@@ -1,7 +1,6 @@
 """Rounding points of `attention_block_tkg`: those of the QKV stage, its own, of attention, of the output projection.
 
-The rows of the three stages are the rows of their contracts. A name that two stages use has one row here and one
-occurrence per stage in a trace, in the order of the stages.
+The rows of the three stages are the rows of their contracts. No two stages share a name, so a name tells the stage.
 """
 
 from __future__ import annotations
@@ -64,27 +63,9 @@ OWN_POINTS: tuple[RoundingPoint, ...] = (
 )  # fmt: skip
 
 
-def _shared(first: RoundingPoint, later: RoundingPoint) -> RoundingPoint:
-    """One row for a name of two stages."""
-    return RoundingPoint(
-        first.name,
-        f"{first.dtype}; later stage: {later.dtype}",
-        first.memory if first.memory == later.memory else f"{first.memory}; later stage: {later.memory}",
-        f"{first.shape}; later stage: {later.shape}",
-        max(first.index, later.index, key=len),
-        f"{first.produced}; later stage: {later.produced}",
-        first.exact and later.exact,
-        f"{first.when or 'always'}; later stage: {later.when or 'always'}",
-    )
-
-
 def _points() -> tuple[RoundingPoint, ...]:
     stages = (QKV_POINTS, OWN_POINTS, attention_tkg.CONTRACT.points, output_projection_tkg.CONTRACT.points)
-    rows: dict[str, RoundingPoint] = {}
-    for stage in stages:
-        for row in stage:
-            rows[row.name] = _shared(rows[row.name], row) if row.name in rows else row
-    return tuple(row for row in rows.values() if not _foreign(row))
+    return tuple(row for stage in stages for row in stage if not _foreign(row))
 
 
 def _foreign(row: RoundingPoint) -> bool:

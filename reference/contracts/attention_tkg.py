@@ -588,13 +588,13 @@ _POINTS = (
         "the other core's norm; on core 1 only if out_in_sb", exact=True, when="sequence",
     ),
     RoundingPoint(
-        "total", "float32", "sbuf", "[d, columns]", ("bt",),
+        "norm_pair", "float32", "sbuf", "[d, columns]", ("bt",),
         "norm + norm_remote; on core 1 only if out_in_sb",
         when="sequence",
     ),
     RoundingPoint(
         "out_tile", "dtype of out", "sbuf", "[d, columns]", ("bt",),
-        "R(total, else norm), vector engine; on core 1 of a sequence-sharded call only if out_in_sb",
+        "R(norm_pair, else norm), vector engine; on core 1 of a sequence-sharded call only if out_in_sb",
     ),
 )  # fmt: skip
 

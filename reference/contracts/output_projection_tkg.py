@@ -412,17 +412,17 @@ _POINTS = (
         "k*BS + t is group 2k + j", (), "copies", exact=True,
     ),
     RoundingPoint(
-        "bias_tile", "dtype of bias", "sbuf",
+        "out_bias", "dtype of bias", "sbuf",
         "[BS, Hs], every row the shard; transposed [128, H_2], [h_1, h_2] is h = c*Hs + h_1*H_2 + h_2", (),
         "copies", exact=True, when="bias",
     ),
     RoundingPoint(
         "row_scale", "float32", "sbuf",
-        "[BS, Hs], row r of weight_scale; transposed [128, H_2] as bias_tile", (), "copies",
+        "[BS, Hs], row r of weight_scale; transposed [128, H_2] as out_bias", (), "copies",
         exact=True, when="ROW",
     ),
     RoundingPoint(
-        "psum", "float32", "psum",
+        "out_psum", "float32", "psum",
         "[BS, 512], i counts the H tiles of the shard, t = 0; transposed [128, p_t, BS], index (t,): tile t "
         "holds the p_t = min(P, H_2 - t*P) values h_2 = t*P + j, P = 512 // BS", ("t", "i"),
         "((pass_0 + pass_1) + pass_2) + ..., groups ascending, the first pass overwrites; a pass sums d "
@@ -430,13 +430,13 @@ _POINTS = (
         "transposed: weight columns {h_1*H_2 + h_2} stationary",
     ),
     RoundingPoint(
-        "dequant", "io", "sbuf", "as psum", ("t", "i"),
-        "STATIC: R_io(psum * scale); ROW: R_io(psum * row_scale)", when="bias and (STATIC or ROW)",
+        "out_dequant", "io", "sbuf", "as out_psum", ("t", "i"),
+        "STATIC: R_io(out_psum * scale); ROW: R_io(out_psum * row_scale)", when="bias and (STATIC or ROW)",
     ),
     RoundingPoint(
         "out", "io", "sbuf", "[BS, Hs]; transposed [128, H_2, BS]", ("t",),
-        "NONE: R_io(psum + bias), one rounding, without bias R_io(psum). Quantized with bias: "
-        "R_io(float32(dequant) + bias), the second rounding; without bias R_io(psum * scale)",
+        "NONE: R_io(out_psum + bias), one rounding, without bias R_io(out_psum). Quantized with bias: "
+        "R_io(float32(out_dequant) + bias), the second rounding; without bias R_io(out_psum * scale)",
     ),
 )  # fmt: skip
 

@@ -16,10 +16,10 @@ from conformance.mutants.trial import trial
 #: One of each class that a first look at a kernel should find, each reported as F at the right point.
 DELIBERATE = {
     "outproj-bias-tile-order": "out",
-    "outproj-dequant-unrounded": "dequant",
+    "outproj-dequant-unrounded": "out_dequant",
     "outproj-packing-reversed": "attention_packed",
-    "outproj-core-halves-swapped": "psum",
-    "outproj-last-pass-missing": "psum",
+    "outproj-core-halves-swapped": "out_psum",
+    "outproj-last-pass-missing": "out_psum",
 }
 
 

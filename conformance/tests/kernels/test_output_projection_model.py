@@ -198,10 +198,10 @@ def test_every_recorded_value_has_the_bits_of_the_rounding_point_table(name: str
     for b, s, h in sample(config):
         t = token(config, b, s)
         psum, dequant, expected = table.element(b, s, h)
-        got = {"out": element(config, out, t, h), "psum": tile_element(config, record, "psum", t, h)}
-        want = {"out": expected, "psum": psum}
+        got = {"out": element(config, out, t, h), "out_psum": tile_element(config, record, "out_psum", t, h)}
+        want = {"out": expected, "out_psum": psum}
         if dequant is not None:
-            got["dequant"], want["dequant"] = tile_element(config, record, "dequant", t, h), dequant
+            got["out_dequant"], want["out_dequant"] = tile_element(config, record, "out_dequant", t, h), dequant
         assert {k: bits_of(v) for k, v in got.items()} == {k: bits_of(v) for k, v in want.items()}, (b, s, h)
 
 
@@ -384,7 +384,7 @@ def test_every_token_row_gets_the_bias_op4(tokens: int) -> None:
     }
     record = ListRecorder()
     assert np.all(model(config, inputs, record=record)["out"].astype(np.float32) == 3)
-    assert record.value("bias_tile").shape == (tokens, 512)
+    assert record.value("out_bias").shape == (tokens, 512)
 
 
 @pytest.mark.parametrize(("N", "D"), [(6, 32), (8, 32), (4, 64), (3, 64), (2, 48), (3, 13)])
@@ -498,7 +498,7 @@ def test_the_last_psum_tile_holds_the_rest_of_h2_op8() -> None:
     config = Config(4, 2, 5, 16, 28 * 128, transpose_out=True)
     inputs, record = random_inputs(config), ListRecorder()
     out = model(config, inputs, record=record)["out"]
-    tiles = [record.value("psum", (t,)) for t in range(2)]
+    tiles = [record.value("out_psum", (t,)) for t in range(2)]
     assert [tile.shape for tile in tiles] == [(128, 25, 20), (128, 3, 20)]
     assert np.array_equal(np.concatenate(tiles, axis=1).astype(ml_dtypes.bfloat16), out[:, 0])
 
@@ -660,7 +660,7 @@ def test_the_profile_decides_the_order_inside_a_pass(name: str) -> None:
                 product = table.operand(d, b, n, s) * table.weight[n * config.D + d][h]  # exact in float64
                 part = by_hand.add(part, product)
             total = part if total is None else by_hand.add(total, part)
-        assert tile_element(config, record, "psum", token(config, b, s), h) == total
+        assert tile_element(config, record, "out_psum", token(config, b, s), h) == total
         differs += total != table.psum(b, s, h)
     assert differs
 
@@ -694,9 +694,9 @@ def test_the_number_of_cores_changes_no_bit_of_the_plain_result(name: str) -> No
 
 
 POINTS = {
-    "NONE": {"attention_packed", "psum", "out"},
-    "STATIC": {"scale", "inv_scale", "attention_scaled", "attention_fp8", "attention_packed", "psum", "out"},
-    "ROW": {"attention_packed", "row_scale", "psum", "out"},
+    "NONE": {"attention_packed", "out_psum", "out"},
+    "STATIC": {"scale", "inv_scale", "attention_scaled", "attention_fp8", "attention_packed", "out_psum", "out"},
+    "ROW": {"attention_packed", "row_scale", "out_psum", "out"},
 }
 
 
@@ -707,7 +707,7 @@ def test_every_core_records_the_points_of_the_contract_and_no_others(name: str) 
     recorded = model(config, random_inputs(config), record=record)["out"]
     expected = set(POINTS[config.quantization])
     if config.bias is not None:
-        expected |= {"bias_tile"} | ({"dequant"} if config.quantization != "NONE" else set())
+        expected |= {"out_bias"} | ({"out_dequant"} if config.quantization != "NONE" else set())
     for core in range(config.lnc):
         assert {entry.point for entry in record if entry.core == core} == expected
     assert expected <= {point.name for point in CONTRACT.points}
@@ -729,15 +729,15 @@ def test_recorded_tiles_have_the_shapes_and_dtypes_of_the_contract(name: str) ->
         "scale": {(128, 1)}, "inv_scale": {(128, 1)},
         "attention_scaled": {attention}, "attention_fp8": {attention},
         "attention_packed": {(d, 2, n // 2 * tokens) if config.double_row else (d, n * tokens)},
-        "bias_tile": {hidden}, "row_scale": {hidden},
-        "psum": {(128, min(per_tile, size - j), tokens) for j in range(0, size, per_tile)}
+        "out_bias": {hidden}, "row_scale": {hidden},
+        "out_psum": {(128, min(per_tile, size - j), tokens) for j in range(0, size, per_tile)}
         if config.transpose_out else {(tokens, 512)},
         "out": {(128, size, tokens)} if config.transpose_out else {(tokens, shard)},
     }  # fmt: skip
-    shapes["dequant"] = shapes["psum"]
-    dtypes = dict.fromkeys(("scale", "inv_scale", "row_scale", "psum"), "float32")
-    dtypes |= dict.fromkeys(("attention_scaled", "dequant", "out"), config.dtype)
-    dtypes |= {"attention_fp8": "float8_e4m3", "bias_tile": config.bias or ""}
+    shapes["out_dequant"] = shapes["out_psum"]
+    dtypes = dict.fromkeys(("scale", "inv_scale", "row_scale", "out_psum"), "float32")
+    dtypes |= dict.fromkeys(("attention_scaled", "out_dequant", "out"), config.dtype)
+    dtypes |= {"attention_fp8": "float8_e4m3", "out_bias": config.bias or ""}
     dtypes["attention_packed"] = "float8_e4m3" if config.quantization == "STATIC" else config.dtype
     for point in record.points:
         entries = [entry for entry in record if entry.point == point]
