@@ -100,9 +100,13 @@ def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
     share = math.inf if np.isnan(shares).any() else float(shares.max())
     if outside.any():
         return Figures(share, math.inf, math.inf, judged, int(outside.sum()), count)
-    ratios = _ratio(error, bound.deviation[held])
+    # What must be equal (rows of a cache that are not written) would thin the means.
+    free = limit > 0
+    if not free.any():
+        return Figures(share, 0.0, 0.0, judged, 0, 0)
+    want, ratios = want[free], _ratio(error[free], bound.deviation[held][free])
     bias = max(abs(float(np.mean(ratios))), abs(float(np.mean(ratios * np.sign(want)))))
-    independent = min(bound.independent or count, _distinct(want))
+    independent = min(bound.independent or want.size, _distinct(want))
     return Figures(share, float(np.mean(np.square(ratios))), bias, judged, 0, independent)
 
 

@@ -30,7 +30,9 @@ from reference.contracts.attention_block_tkg_config import FP8, FP8_MAX
 from reference.head_norm import head_norm_exact
 from reference.numerics.cast import to_float32
 from reference.output_projection_tkg import arrange
-from reference.qkv_tkg_bound import TINY, UNIT, Known, inverse_root_error, limits, rounded
+from reference.error_terms import TINY, UNIT
+from reference.pair_terms import Known, inverse_root_error, rounded
+from reference.qkv_tkg_bound import limits
 from reference.qkv_truth import truth_of
 from reference.rope import join_pairs, rotate_exact, split_pairs
 

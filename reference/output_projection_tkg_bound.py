@@ -26,19 +26,17 @@ from numpy.typing import NDArray
 
 from reference.contracts.output_projection_tkg import FP8, FP8_MAX, Config
 from reference.error_terms import (
-    FUNCTION,
     Known,
     additions,
-    clamped,
     dot,
     each,
     exact,
     joined,
-    off,
+    matrix,
     plus,
     product,
+    quantised,
     rounded,
-    scaled,
 )
 from reference.numerics.cast import to_float32
 from reference.output_projection_tkg import arrange
@@ -63,23 +61,18 @@ def errors(config: Config, inputs: Inputs) -> dict[str, Known]:
 
 def projected(config: Config, inputs: Inputs, rows: Known) -> Known:
     """The result of attention [BS, N*D] that may carry errors of stages before, arranged as the call asks."""
-    operand = _quantized(config, inputs, rows) if config.quantization == "STATIC" else rows
+    operand = rows
+    if config.quantization == "STATIC":
+        inverse = 1 / np.float64(inputs["input_scale"][0, 0])
+        operand = quantised(rows, inverse, FP8, (-FP8_MAX, FP8_MAX), stored=config.dtype)
     blocks = [slice(start, start + _BLOCK) for start in range(0, config.H, _BLOCK)]
     plain = joined([_columns(config, inputs, operand, columns) for columns in blocks], axis=1)
     return each(plain, lambda part: arrange(config, part))
 
 
-def _quantized(config: Config, inputs: Inputs, rows: Known) -> Known:
-    step = np.float64(inputs["input_scale"][0, 0])
-    over = scaled(rows, 1 / step)
-    # The reciprocal may be one unit off for all elements alike.
-    stored = rounded(off(over, FUNCTION * over.size), config.dtype)
-    return rounded(clamped(stored, -FP8_MAX, FP8_MAX), FP8, operations=0)
-
-
 def _columns(config: Config, inputs: Inputs, operand: Known, columns: slice) -> Known:
     """Some columns of the result, [BS, columns]."""
-    total = dot(operand, to_float32(inputs["weight"][:, columns]), _additions(config))
+    total = dot(operand, matrix(to_float32(inputs["weight"][:, columns])), _additions(config))
     if config.quantization != "NONE":
         total = rounded(product(total, _scale(config, inputs, columns)), config.dtype)
     elif config.bias is None:

@@ -1,170 +1,179 @@
 """How far a right `qkv` in token generation may be from the truth, per element.
 
-A companion run of truth that carries, beside every value, the worst case of all roundings on its path, for any
-order of accumulation; so the bound holds for all candidates of the profile's noise class. Second-order terms
-are covered by the errors that enter each step already. Overflow is not covered: a float16 sum that overflows
-is outside.
+A companion run of truth; the terms of single operations are those of `error_terms`, what tokens share is that of
+`qkv_bound_terms`. In the order of the rounding points of the contract:
+
+hidden    the residual sum: two float32 additions by DMA in either order, one cast. Exact without.
+norm      RMS: squares, their sum over a partition's columns and over partitions (a float32 matmul), rsqrt: one shared
+          ratio. The elements: two float32 products, one cast.
+          LAYER: mean and mean square likewise; their difference loses the spread of tokens with a large mean, and so
+          does the bound. The mean's error is shared. The elements: centred, times gamma, times the root, plus beta,
+          each one operation and one cast.
+quantise  STATIC: times a reciprocal, rounded to io, clamped, cast to fp8. From here on nothing is shared.
+psum      a dot over the PE tiles of one group, one addition onto PSUM per tile.
+partial   the groups' sums added one by one, each sum rounded to io; the bias begins the chain where not quantised.
+dequant   STATIC, ROW: one operation and one cast; the bias: another.
+total     the cores' parts: one operation, one cast.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reference.contracts.qkv_config import FP8, FP8_MAX, PARTITIONS, Config
+from reference.error_terms import (
+    TINY,
+    UNIT,
+    Known,
+    additions,
+    each,
+    exact,
+    matrix,
+    mean_of,
+    off,
+    plus,
+    quantised,
+    rounded,
+    scaled,
+    squared,
+)
 from reference.numerics.cast import to_float32
-from reference.numerics.formats import format_of
+from reference.qkv_bound_terms import Projected, Tokens, factors, hidden, shared_root, wide
 from reference.qkv_tkg import Groups
-from reference.qkv_truth import hidden_states, normalised, weight_columns
 
 Array = NDArray[Any]
 Inputs = Mapping[str, Any]
 
-#: Half a unit in the last place of float32, relative.
-UNIT = 2.0**-24
-#: Error of an elementary function of float32, relative: one rounding, and one unit for inexact tables (S2).
-FUNCTION = 3 * UNIT
-#: Half of the smallest subnormal of float32.
-TINY = 2.0**-150
 
+def errors(config: Config, inputs: Inputs) -> dict[str, Known]:
+    """Per result of `reference.qkv.model` truth, worst case and variance, in its shape.
 
-class Known(NamedTuple):
-    """A value in float64 and what a right kernel's may differ from it."""
-
-    value: Array
-    error: Array
-
-
-def limits(config: Config, inputs: Inputs) -> dict[str, Array]:
-    """Per result of `reference.qkv.model` the largest |model - truth|, float64, >= 0.
-
-    Raises nothing: `config` and `inputs` are those of a legal call that token generation serves.
+    Raises nothing: `config` and `inputs` are those of a legal call that token generation serves. Where truth is not
+    finite, or a sum overflows, the worst case is infinite or NaN.
     """
     with np.errstate(all="ignore"):
-        hidden = _hidden(config, inputs)
-        operand = _quantized(config, inputs, _normalised(config, inputs, hidden))
-        out = _projected(config, inputs, operand)
-    found = {"out": _arranged(config, out.error)}
+        residual = hidden(config, inputs, config.dtype)
+        out = _projected(config, inputs, _operand(config, inputs, residual))
+    found = {"out": each(out, lambda rows: _arranged(config, rows))}
     if config.fused_residual_add:
-        found["fused_hidden"] = hidden.error.reshape(config.B, config.S, config.H)
+        found["fused_hidden"] = each(residual, lambda x: x.reshape(config.B, config.S, config.H))
     return found
 
 
-def _wide(tensor: Any) -> Array:
-    return to_float32(tensor).astype(np.float64)
+def limits(config: Config, inputs: Inputs) -> dict[str, Array]:
+    """The worst cases of `errors` alone."""
+    return {name: known.error for name, known in errors(config, inputs).items()}
 
 
-def rounded(known: Known, dtype: str, operations: int = 1) -> Known:
-    """After some float32 operations whose intermediate values are no larger, and a cast to `dtype`."""
-    fmt = format_of(dtype)
-    relative = 2.0 ** -(fmt.mantissa_bits + 1) + operations * UNIT
-    size = np.abs(known.value) + known.error
-    return Known(known.value, known.error + relative * size + fmt.min_subnormal / 2 + operations * TINY)
+# --- tokens -----------------------------------------------------------------------------------------------
 
 
-def _hidden(config: Config, inputs: Inputs) -> Known:
-    """[T, H]."""
-    value = hidden_states(config, inputs).reshape(config.tokens, config.H)
-    if not config.fused_residual_add:
-        return Known(value, np.zeros_like(value))
-    sizes = sum(np.abs(_wide(inputs[name])) for name in ("input", "attention_prev", "mlp_prev"))
-    # A partial sum may be larger than the sum.
-    error = 2 * UNIT * np.asarray(sizes).reshape(value.shape)
-    return rounded(Known(value, error), config.dtype)
-
-
-def _normalised(config: Config, inputs: Inputs, x: Known) -> Known:
-    if config.norm == "NO_NORM":
-        return x
-    shape = (config.B, config.S, config.H)
-    value = normalised(config, inputs, x.value.reshape(shape)).reshape(x.value.shape)
-    step = _rms if config.norm == "RMS_NORM" else _layer_norm
-    return Known(value, step(config, inputs, x, value))
-
-
-def _sum_error(config: Config) -> float:
-    """Relative error of a float32 sum over H of terms of one sign, in any order, of rounded terms."""
-    return (config.h_tiles + PARTITIONS + 4) * UNIT
-
-
-def inverse_root_error(mean: Array, error: Array, eps: float) -> Array:
-    """Error of 1 / sqrt(mean + eps), where the kernel takes a negative mean as 0."""
-    right = 1 / np.sqrt(mean + eps)
-    low = np.maximum(mean - error, 0) + eps * (1 - UNIT)
-    return np.asarray((1 / np.sqrt(low) - right) + 2 * FUNCTION / np.sqrt(low))
-
-
-def _rms(config: Config, inputs: Inputs, x: Known, y: Array) -> Array:
-    gamma = np.abs(_wide(inputs["gamma_norm_weights"])[0])
-    size = np.abs(x.value) + x.error
-    mean = (x.value**2).sum(-1, keepdims=True) / config.norm_divisor
-    mean_error = (2 * size * x.error).sum(-1, keepdims=True) / config.norm_divisor
-    mean_error = mean_error + _sum_error(config) * (size**2).sum(-1, keepdims=True) / config.norm_divisor
-    root = 1 / np.sqrt(mean + config.norm_eps)
-    root_error = inverse_root_error(mean, mean_error, config.norm_eps)
-    error = gamma * (x.error * (root + root_error) + np.abs(x.value) * root_error)
-    # The product with gamma is rounded to float32 before the root multiplies it.
-    error = error + TINY * (root + root_error)
-    return rounded(Known(y, error), config.dtype, operations=2).error
-
-
-def _layer_norm(config: Config, inputs: Inputs, x: Known, y: Array) -> Array:
-    gamma = np.abs(_wide(inputs["gamma_norm_weights"])[0])
-    size = np.abs(x.value) + x.error
-    mean, square = x.value.mean(-1, keepdims=True), (x.value**2).mean(-1, keepdims=True)
-    mean_error = x.error.mean(-1, keepdims=True) + _sum_error(config) * size.mean(-1, keepdims=True)
-    square_error = (2 * size * x.error).mean(-1, keepdims=True)
-    square_error = square_error + _sum_error(config) * (size**2).mean(-1, keepdims=True)
-    spread = ((x.value - mean) ** 2).mean(-1, keepdims=True)
-    reach = np.abs(mean) + mean_error
-    spread_error = square_error + 2 * reach * mean_error + 2 * UNIT * (square + square_error + reach**2)
-    root = 1 / np.sqrt(spread + config.norm_eps)
-    root_error = inverse_root_error(spread, spread_error, config.norm_eps)
-    centred = rounded(Known(x.value - mean, x.error + mean_error), config.dtype)
-    by_gamma = rounded(Known(centred.value * gamma, centred.error * gamma), config.dtype)
-    scaled_error = by_gamma.error * (root + root_error) + np.abs(by_gamma.value) * root_error
-    scaled = rounded(Known(by_gamma.value * root, scaled_error), config.dtype)
-    return scaled.error if config.beta is None else rounded(Known(y, scaled.error), config.dtype).error
-
-
-def _quantized(config: Config, inputs: Inputs, y: Known) -> Known:
+def _operand(config: Config, inputs: Inputs, x: Known) -> Tokens:
+    """What the PE multiplies."""
+    tokens = Tokens(x)
+    if config.norm != "NO_NORM":
+        tokens = (_rms if config.norm == "RMS_NORM" else _layer_norm)(config, inputs, x)
     if config.quantization != "STATIC":
-        return y
-    scale = np.float64(inputs["qkv_in_scale"][0, 0])
-    scaled = rounded(Known(y.value / scale, y.error / scale), config.dtype, operations=2)
-    value = np.clip(scaled.value, -FP8_MAX, FP8_MAX)
-    # Clamping brings two numbers no further apart, and ends within 240.
-    codes = rounded(Known(value, np.minimum(scaled.error, 2 * FP8_MAX)), FP8, operations=0)
-    return Known(value, codes.error)
+        return tokens
+    inverse = 1 / np.float64(inputs["qkv_in_scale"][0, 0])
+    return Tokens(quantised(tokens.settled, inverse, FP8, (-FP8_MAX, FP8_MAX), stored=config.dtype))
 
 
-def _projected(config: Config, inputs: Inputs, operand: Known) -> Known:
+def _terms(config: Config) -> int:
+    """Additions on the path of a statistic: over the columns of a partition, then over the partitions."""
+    return config.h_tiles + additions(PARTITIONS, 1, "float32")
+
+
+def _rms(config: Config, inputs: Inputs, x: Known) -> Tokens:
+    gamma, _ = factors(config, inputs)
+    root, ratio = shared_root(mean_of(squared(x), config.norm_divisor, _terms(config)), config.norm_eps)
+    # The product with gamma is rounded to float32 before the root multiplies it.
+    own = scaled(off(scaled(x, gamma), np.full_like(x.value, TINY)), root)
+    tokens = Tokens(_grown(own, ratio), ratio)
+    return dataclasses.replace(tokens, y=rounded(tokens.y, config.dtype, operations=2, reach=tokens.reach()))
+
+
+def _layer_norm(config: Config, inputs: Inputs, x: Known) -> Tokens:
+    gamma, beta = factors(config, inputs)
+    mean = mean_of(x, config.H, _terms(config))
+    root, ratio = shared_root(_spread(config, x, mean), config.norm_eps)
+    tokens = Tokens(plus(x, exact(mean.value), -1.0), ratio, shift=mean, slope=np.ones(config.H))
+    tokens = _step(config, tokens)
+    tokens = _step(config, _scaled(tokens, gamma))
+    tokens = _step(config, _scaled(dataclasses.replace(tokens, y=_grown(tokens.y, ratio)), root))
+    if beta is None:
+        return tokens
+    y = plus(tokens.y, exact(np.broadcast_to(beta, x.value.shape)))
+    return _step(config, dataclasses.replace(tokens, y=y, fixed=beta))
+
+
+def _spread(config: Config, x: Known, mean: Known) -> Known:
+    """Mean square minus squared mean, [T, 1]."""
+    away = np.abs(x.value - mean.value)
+    value = np.mean(away**2, axis=-1, keepdims=True)
+    # What x errs by reaches the spread through its distance from the mean, what float32 does through its size.
+    through = np.mean((2 * away + 2 * x.error) * x.error, axis=-1, keepdims=True)
+    likely = np.mean(4 * away**2 * x.variance, axis=-1, keepdims=True) / config.H
+    sizes = exact(x.size)
+    of_square, of_mean = (mean_of(part, config.H, _terms(config)) for part in (squared(sizes), sizes))
+    inner = of_square.error + (2 * np.abs(mean.value) + of_mean.error) * of_mean.error
+    inner = inner + 2 * UNIT * (of_square.size + mean.size**2)
+    return off(Known(value, through, likely), inner)
+
+
+def _grown(x: Known, ratio: Known) -> Known:
+    """Own errors are multiplied by the kernel's root, not by the true one."""
+    return x._replace(error=x.error * (1 + ratio.error))
+
+
+def _scaled(tokens: Tokens, factor: Array) -> Tokens:
+    shift = tokens.shift
+    slope = tokens.slope
+    if factor.shape[-1] == 1:
+        shift = None if shift is None else scaled(shift, factor)
+    else:
+        slope = None if slope is None else slope * factor
+    return dataclasses.replace(tokens, y=scaled(tokens.y, factor), shift=shift, slope=slope)
+
+
+def _step(config: Config, tokens: Tokens) -> Tokens:
+    """One float32 operation and one cast."""
+    return dataclasses.replace(tokens, y=rounded(tokens.y, config.dtype, reach=tokens.reach()))
+
+
+# --- projection -------------------------------------------------------------------------------------------
+
+
+def _projected(config: Config, inputs: Inputs, tokens: Tokens) -> Known:
     """The sum over cores of their combined, dequantised groups; [T, I]."""
-    parts = [_part(config, inputs, operand, core) for core in range(config.lnc)]
-    if len(parts) == 1:
-        return parts[0]
-    total = Known(parts[0].value + parts[1].value, parts[0].error + parts[1].error)
-    return rounded(total, config.dtype)
+    parts = [_part(config, inputs, tokens, core) for core in range(config.lnc)]
+    total = parts[0] if len(parts) == 1 else parts[0].plus(parts[1]).rounded(tokens, config.dtype)
+    return total.settled(tokens)
 
 
-def _part(config: Config, inputs: Inputs, operand: Known, core: int) -> Known:
-    bias = np.zeros(config.I)
+def _part(config: Config, inputs: Inputs, tokens: Tokens, core: int) -> Projected:
+    bias = None
     if config.bias is not None and core == 0:
-        bias = _wide(inputs["bias"])[0]
+        bias = np.broadcast_to(wide(inputs["bias"]), (config.tokens, config.I))
     quantized = config.quantization != "NONE"
-    first = np.zeros((config.tokens, config.I)) + (0 if quantized else bias)
-    total = Known(first, np.zeros_like(first))
-    for rows in _groups(config, core):
-        psum = _psum(config, inputs, operand, rows)
-        total = rounded(Known(total.value + psum.value, total.error + psum.error), config.dtype)
+    nothing = np.zeros((config.tokens, config.I))
+    total = Projected(exact(nothing if quantized or bias is None else bias), nothing, None)
+    for group, rows in enumerate(_groups(config, core)):
+        weight = matrix(to_float32(inputs["fused_qkv_weights"][rows]))
+        terms = additions(PARTITIONS, len(rows) // PARTITIONS, config.dtype if not quantized else FP8)
+        total = total.plus(tokens.times(weight, rows, terms))
+        total = total.rounded(tokens, config.dtype, operations=0 if group == 0 and (quantized or bias is None) else 1)
     if not quantized:
         return total
-    scale = _scales(config, inputs)
-    total = rounded(Known(total.value * scale, total.error * np.abs(scale)), config.dtype, operations=2)
-    return rounded(Known(total.value + bias, total.error), config.dtype) if bias.any() else total
+    total = total.scaled(_scales(config, inputs)).rounded(tokens, config.dtype, operations=2)
+    if bias is None:
+        return total
+    return total._replace(own=plus(total.own, exact(bias))).rounded(tokens, config.dtype)
 
 
 def _groups(config: Config, core: int) -> list[Array]:
@@ -176,16 +185,8 @@ def _groups(config: Config, core: int) -> list[Array]:
     ]
 
 
-def _psum(config: Config, inputs: Inputs, operand: Known, rows: Array) -> Known:
-    """One group's sum; MX never comes here, so the weight's rows are those of the operand."""
-    weight = weight_columns(config, {**inputs, "fused_qkv_weights": inputs["fused_qkv_weights"][rows]}, slice(None))
-    value, error = operand.value[:, rows], operand.error[:, rows]
-    sums = (PARTITIONS + config.h_tiles + 2) * (UNIT * ((np.abs(value) + error) @ np.abs(weight)) + TINY)
-    return Known(value @ weight, error @ np.abs(weight) + sums)
-
-
 def _scales(config: Config, inputs: Inputs) -> Array:
-    scale = _wide(inputs["qkv_w_scale"])[0]
+    scale = wide(inputs["qkv_w_scale"])[0]
     if config.quantization == "ROW":
         return np.asarray(scale)
     return np.asarray(np.repeat(scale, config.segments) * np.float64(inputs["qkv_in_scale"][0, 0]))
