@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import Bound
+from conformance.digests import digest_text
 from conformance.envelope import Envelope, values64
 from conformance.grades import Grade
 from conformance.grading import Evidence, golden_of, judge, share_of_bound
@@ -99,7 +100,9 @@ def evidence_of(
 def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because: str) -> OutputResult:
     name, golden = evidence.output.name, golden_of(got, evidence)
     if (got.shape, got.dtype) != (golden.shape, golden.dtype):
-        return _out_of_place(rung, name, mismatch_report(name, got, golden))
+        return replace(
+            _out_of_place(rung, name, mismatch_report(name, got, golden)), shape=got.shape, digest=digest_text(got)
+        )
     verdict, apart = judge(got, evidence), compare(got, golden, worst=0)
     return OutputResult(
         rung=rung,
@@ -113,6 +116,9 @@ def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because:
         differing=apart.different,
         max_ulp=apart.max_ulp,
         share_of_bound=share_of_bound(got, evidence),
+        shape=got.shape,
+        digest=digest_text(got),
+        ulp_histogram=apart.histogram,
         report="" if verdict.grade.meets(required) else mismatch_report(name, got, golden, evidence.truth),
         **_errors(got, evidence),
     )

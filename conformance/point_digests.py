@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.digests import array_digest
 from conformance.golden_manifest import GoldenPoint
 
 _DIGITS = 16
@@ -32,20 +33,11 @@ class PointDigests:
         occurrence = 0
         while (core, tuple(tile), occurrence) in tiles:
             occurrence += 1
-        tiles[core, tuple(tile), occurrence] = _digest(np.asarray(value))
+        tiles[core, tuple(tile), occurrence] = array_digest(np.asarray(value))
 
     def points(self) -> tuple[GoldenPoint, ...]:
         """Name and digest of every point, in the order of their first appearance."""
         return tuple(GoldenPoint(name, _joined(tiles)) for name, tiles in self._tiles.items())
-
-
-def _digest(value: NDArray[Any]) -> bytes:
-    nan = np.isnan(value)
-    bits = np.where(nan, 0, np.asarray(value, order="C").view(f"u{value.dtype.itemsize}"))
-    state = hashlib.sha256(f"{value.dtype.name} {value.shape}".encode())
-    state.update(bits.tobytes())
-    state.update(np.packbits(nan).tobytes())
-    return state.digest()
 
 
 def _joined(tiles: dict[tuple[int, tuple[int, ...], int], bytes]) -> str:

@@ -111,15 +111,33 @@ class CaseResult:
     details: str = ""
     #: How many times the kernel was launched; more than once to see whether its bits are always the same.
     repeats: int = 1
+    #: 'module:attribute' of the kernel that was judged.
+    implementation: str = ""
+    #: Per rung the digest of every rounding point, in the order of the points; empty unless asked for.
+    points: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: Ids of the waivers that tolerate what went wrong.
+    waivers: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether every rung ran and every output met its grade."""
         return self.status == "passed"
 
+    @property
+    def tolerated(self) -> bool:
+        """Whether a run that holds this result may end well: it passed, or what went wrong is waived."""
+        return self.status in ("passed", "waived")
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return dataclasses.asdict(self) | {"outputs": [output.to_dict() for output in self.outputs]}
+        outputs = [output.to_dict() for output in self.outputs]
+        return dataclasses.asdict(self) | {"outputs": outputs, "waivers": list(self.waivers)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CaseResult:
+        """What `to_dict` turned into `values`; TypeError, KeyError or ValueError for anything else."""
+        outputs = tuple(OutputResult.from_dict(one) for one in values["outputs"])
+        return cls(**{**values, "outputs": outputs, "waivers": tuple(values["waivers"])})
 
     def report(self) -> str:
         """What went wrong, in text that ends with the command to run again; '' where nothing did."""
