@@ -2,10 +2,11 @@
 
 A companion run of truth carries three arrays beside each other (`Known`): the value in float64, the worst case of
 what a right kernel's value may differ from it, and the variance of that difference where roundings are
-independent. The worst case holds for every answer of the noise class to an open question; U12 (products rounded
-to bfloat16) is outside, and so is a PSUM value that seeds a sequential sum (U3 together with U1), where every
-product of all passes would be on one path: that PSUM is added to after the array has summed is documented. With u = 2^-24, half a unit in the last place of
-float32, and |x| the size of what is rounded, its error included:
+independent. The worst case holds for every answer of the noise class to an open question. Outside are U12
+(products rounded to bfloat16), and a PSUM value that seeds a sequential sum (U3 together with U1), which would put
+every product of all passes on one path: that the array sums first and PSUM is added to is documented.
+
+With u = 2^-24, half a unit in the last place of float32, and |x| the size of what is rounded, its error included:
 
 operation               worst case                        why
 float32 operation       u |x| + 2^-150                    one rounding to nearest; the vector, scalar and DMA engines
@@ -23,7 +24,7 @@ cast                    half a step of the target at |x|  to nearest even, docum
 product, sum of values  |x| ey + |y| ex + ex ey, ex + ey  algebra
 clamp                   min(e, high - low)                brings two numbers no further apart, and ends in the interval
 dot of values           ex |w| + |x| ew + ex ew + sum's   algebra, `dot`
-1 / sqrt(m + eps)       the function at the nearer end    monotonic; a negative mean counts as 0
+1 / sqrt(m + eps)       the function at the ends of m     monotonic; a negative mean counts as 0
 exp(x - top)            expm1(ex + 2u(|x - top| + ex + 1) the error of an exponent is a relative error; the
                         + corrections (3u + 4u))          rounding of a difference is at most u of it; a factor
                                                           exp(top - newer top) per later tile, each with its product
@@ -43,7 +44,10 @@ U6, where subnormals are flushed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,9 +137,13 @@ def leading_power(x: Array) -> Array:
     return np.asarray(exponents.view(x.dtype))
 
 
-def rounded(x: Known, dtype: str, operations: int = 1) -> Known:
-    """After some float32 operations whose intermediate values are no larger, and a cast to `dtype`."""
-    size = x.size
+def rounded(x: Known, dtype: str, operations: int = 1, reach: Array | None = None) -> Known:
+    """After some float32 operations whose intermediate values are no larger, and a cast to `dtype`.
+
+    reach: largest magnitude of what is rounded, where that is not what x says: a clamp came before, or part of the
+    error is carried elsewhere.
+    """
+    size = x.size if reach is None else reach
     of_operations = operations * (UNIT * size + TINY)
     step = half_step(dtype, size + of_operations)
     if dtype == "float32":
@@ -168,16 +176,25 @@ def clamped(x: Known, low: float, high: float) -> Known:
     return Known(np.clip(x.value, low, high), np.minimum(x.error, reach), np.minimum(x.variance, reach**2))
 
 
-def off(x: Known, error: Array) -> Known:
-    """With one more error that many elements may share."""
-    return Known(x.value, x.error + error, x.variance + np.square(error))
+def off(x: Known, error: Array, variance: Array | None = None) -> Known:
+    """With one more error; by default one that elements may share, so that it counts in full."""
+    return Known(x.value, x.error + error, x.variance + (np.square(error) if variance is None else variance))
+
+
+def quantised(x: Known, factor: float, dtype: str, limits: tuple[float, float], stored: str = "float32") -> Known:
+    """x times a factor that is a reciprocal or rounded itself, rounded to `stored`, clamped, cast to `dtype`."""
+    moved = scaled(x, factor)
+    # The factor may be one unit off for all elements alike.
+    moved = rounded(off(moved, FUNCTION * moved.size), stored)
+    kept = clamped(moved, *limits)
+    return rounded(kept, dtype, operations=0, reach=np.minimum(kept.size, max(map(abs, limits))))
 
 
 # --- sums -------------------------------------------------------------------------------------------------
 
 
 def summed(size: Array, terms: int) -> Array:
-    """Error of a float32 sum of `terms` rounded terms, in any order; `size` is the sum of their magnitudes."""
+    """Error of a float32 sum of `terms` rounded terms in any order; `size` is the sum of their magnitudes."""
     return np.asarray(np.expm1(terms * ADDITION) * size + terms * 2 * TINY)
 
 
@@ -186,65 +203,113 @@ def additions(depth: int, passes: int, dtype: str) -> int:
     return depth + FLOAT32_PASSES * passes + 1 if dtype == "float32" else depth + passes
 
 
-#: Products above which matrices are multiplied in float32.
-_LARGE = 2**21
-#: Covers the error of float32 products of matrices whose elements are not negative, up to a depth of 2^14.
+#: Elements of a matrix above which products with it are formed in float32.
+_LARGE = 2**18
+#: Covers the error of float32 products of matrices without negative elements, up to a depth of 2^14.
 _INFLATION = 1 + 2.0**-9
 
 
-def across(a: Array, b: Array) -> Array:
-    """a [M, K] @ b [K, N] in float64, of matrices without negative elements, no smaller than it is.
+@dataclass(frozen=True)
+class Matrix:
+    """The second operand [K, N] of dots: in float64, or if large in float32 and units of a power of two.
 
-    For errors, which need no last bits: b may be float32, and is where it is large. NaN and infinity fill their
-    row or column as in any product.
+    In float32 the value of a dot is off by less than the error of the kernel's own sum, and serves to tell the size
+    of what is rounded next; errors are rounded up.
     """
-    if a.size * b.shape[-1] < _LARGE:
-        return np.asarray(a @ b.astype(np.float64, copy=False))
-    rows = a.max(axis=-1, keepdims=True)
-    # Rows of at most 1 leave float32 room for any weight that came from it.
+
+    value: Array
+    unit: float = 1.0
+    #: Where the kernel's values are not these.
+    error: Array | None = None
+    variance: Array | None = None
+
+    @cached_property
+    def size(self) -> Array:
+        """Largest magnitudes of the kernel's values."""
+        return np.abs(self.value) if self.error is None else np.abs(self.value) + self.error
+
+    @cached_property
+    def square(self) -> Array:
+        """Squares, for variances."""
+        return np.square(self.value)
+
+
+def matrix(w: Array | Known) -> Matrix:
+    """`w` as an array is exact. NaN and infinity fill their columns of every product."""
+    value = w.value if isinstance(w, Known) else np.asarray(w)
+    dtype, unit = (np.float32, _unit(value)) if value.size >= _LARGE else (np.float64, 1.0)
+
+    def narrow(x: Array, by: float) -> Array:
+        return (x / by).astype(dtype) if by != 1.0 else x.astype(dtype, copy=False)
+
+    if not isinstance(w, Known) or w.is_exact:
+        return Matrix(narrow(value, unit), unit)
+    return Matrix(narrow(value, unit), unit, narrow(w.error, unit), narrow(w.variance, unit**2))
+
+
+def _unit(x: Array) -> float:
+    """A power of two that brings the largest finite magnitude near 1."""
+    peak = max(float(np.nanmax(x)), -float(np.nanmin(x))) if x.size and not np.isnan(x).all() else 0.0
+    return 2.0 ** round(math.log2(peak)) if 0.0 < peak < math.inf else 1.0
+
+
+def apart(a: Array, b: Array) -> Array:
+    """a [M, K] @ b [K, N] in float64, formed in the precision of b."""
+    if b.dtype != np.float32:
+        return np.asarray(a @ b)
+    rows = np.abs(a).max(axis=-1, keepdims=True)
     rows = np.where(np.isfinite(rows) & (rows > 0), rows, 1.0)
-    return np.asarray(((a / rows).astype(np.float32) @ b.astype(np.float32, copy=False)) * (rows * _INFLATION))
+    return np.asarray(((a / rows).astype(np.float32) @ b) * rows)
 
 
-def dot(x: Known, w: Array | Known, terms: int) -> Known:
-    """x [M, K] @ w [K, N] by the tensor engine, `terms` additions on the longest path (see `additions`).
+def across(a: Array, b: Array) -> Array:
+    """`apart` of matrices without negative elements, no smaller than it is."""
+    return apart(a, b) * _INFLATION if b.dtype == np.float32 else apart(a, b)
 
-    w is an array, best float32, where the kernel has these very values.
-    """
-    value, breadth = (w.value, w.size) if isinstance(w, Known) else (w, np.abs(w))
+
+def dot(x: Known, w: Matrix, terms: int) -> Known:
+    """x [M, K] @ w by the tensor engine, `terms` additions on the longest path (see `additions`)."""
+    value = apart(x.value, w.value) * w.unit
     growth = float(np.expm1(terms * ADDITION))
-    error = across(x.error + growth * x.size, breadth) + terms * 2 * TINY
-    if x.is_exact and not isinstance(w, Known):
+    error = across(x.error + growth * x.size, w.size) * w.unit + terms * 2 * TINY
+    if x.is_exact and w.error is None:
         # All of the error is that of the sum: `terms` additions, each a share 1/terms of it.
-        return Known(_product(x.value, value), error, np.square(error) / terms)
+        return Known(value, error, np.square(error) / terms)
     # |x| |w| summed and squared is at most the depth times the sum of the squares.
-    of_sum = terms * ADDITION**2 * x.value.shape[-1]
-    variance = across(x.variance + of_sum * np.square(x.value), np.square(value))
-    if isinstance(w, Known):
-        error, variance = error + across(x.size, w.error), variance + across(np.square(x.value), w.variance)
-    return Known(_product(x.value, value), error, variance)
-
-
-def _product(x: Array, w: Array) -> Array:
-    return np.asarray(x @ w.astype(np.float64, copy=False))
+    squares, of_sum = np.square(x.value), terms * ADDITION**2 * x.value.shape[-1]
+    variance = across(x.variance + of_sum * squares, w.square) * w.unit**2
+    if w.error is not None and w.variance is not None:
+        error = error + across(x.size, w.error) * w.unit
+        variance = variance + across(squares, w.variance) * w.unit**2
+    return Known(value, error, variance)
 
 
 # --- functions and norms ----------------------------------------------------------------------------------
 
 
 def inverse_root(mean: Array, error: Array, eps: float, eps_error: float = 0.0) -> tuple[Array, Array]:
-    """1 / sqrt(mean + eps) and its error, where the kernel takes a negative mean as 0."""
-    root = 1 / np.sqrt(mean + eps)
+    """1 / sqrt(mean + eps) and its relative error, where the kernel takes a negative mean as 0."""
+    right = mean + eps
     low = (np.maximum(mean - error, 0) + max(eps - eps_error, 0.0)) * (1 - 4 * UNIT)
-    return root, np.asarray(1 / np.sqrt(low) - root + 2 * FUNCTION / np.sqrt(low))
+    high = (right + error + eps_error) * (1 + 4 * UNIT)
+    # Below, the root runs away; above, where the mean cannot fall by as much, it shrinks by more.
+    relative = np.maximum(np.sqrt(right / low) - 1, 1 - np.sqrt(right / high))
+    return 1 / np.sqrt(right), np.asarray(relative + 2 * FUNCTION * (1 + relative))
 
 
-def mean_square(x: Known, divisor: float, terms: int, axis: int = -1) -> tuple[Array, Array]:
-    """Mean of squares and its error, from a float32 sum of `terms` additions on the longest path."""
-    size = x.size
-    error = np.asarray((2 * size * x.error).sum(axis=axis, keepdims=True))
-    error = error + summed((size**2).sum(axis=axis, keepdims=True), terms + 4)
-    return (x.value**2).sum(axis=axis, keepdims=True) / divisor, error / divisor
+def mean_of(x: Known, divisor: float, terms: int, axis: int = -1) -> Known:
+    """Sum over an axis divided: a float32 sum of `terms` additions on the longest path, which tokens do not share."""
+    of_sum = summed(x.size.sum(axis=axis, keepdims=True), terms + 2)
+    value, error = (part.sum(axis=axis, keepdims=True) / divisor for part in (x.value, x.error))
+    variance = x.variance.sum(axis=axis, keepdims=True) / divisor**2
+    return off(Known(value, error, variance), of_sum / divisor)
+
+
+def squared(x: Known) -> Known:
+    """x * x in float32; errors to first order where they are small, else their own squares as well."""
+    error = (2 * np.abs(x.value) + x.error) * x.error
+    variance = (4 * np.square(x.value) + x.variance) * x.variance
+    return rounded(Known(np.square(x.value), error, variance), "float32")
 
 
 def weight_error(score_error: Array, distance: Array, corrections: int) -> Array:
