@@ -17,6 +17,7 @@ from tools.golden import golden
 from tools.lint import lint
 from tools.listing import list_kernels
 from tools.pool import WorkerDied
+from tools.report import report
 from tools.run import run as run_kernel
 
 BAD_INPUT = 2
@@ -36,6 +37,7 @@ app.command("fuzz")(fuzz)
 app.command("run")(run_kernel)
 app.command("lint")(lint)
 app.command("bench")(bench)
+app.command("report")(report)
 app.add_typer(golden, name="golden")
 
 #: Errors of the option parser; typer does not export their base, and newer ones carry their own parser.

@@ -1,0 +1,51 @@
+"""The report as one HTML page: no script, nothing loaded from anywhere, every text escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+HERE = Path(__file__).parent
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """HTML of a report document, complete in itself."""
+    return _ENVIRONMENT.get_template("page.html.j2").render(
+        report=document, style=(HERE / "style.css").read_text(encoding="utf-8")
+    )
+
+
+def _percent(share: float | None, digits: int = 0) -> str:
+    """'97 %'; what is not quite all or nothing does not look like it."""
+    if share is None:
+        return "-"
+    if 0 < share < 1:
+        smallest = 10.0 ** (-digits - 2)
+        share = min(max(share, smallest), 1 - smallest)
+    return f"{share:.{digits}%}".replace("%", " %")
+
+
+def _log_height(count: int, most: int) -> float:
+    """Percent of the height of a bar on a logarithmic scale; one element still shows."""
+    return 0.0 if count <= 0 else 100.0 * (1 + math.log10(count)) / (1 + math.log10(max(most, 1)))
+
+
+def _short(value: object) -> str:
+    """A number as people write it."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {"percent": _percent, "log_height": _log_height, "short": _short}

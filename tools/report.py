@@ -1,0 +1,101 @@
+"""`nki-oracle report`: what the suite found, as one HTML page and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from conformance.report import Sources, document, page
+from tools import check as checking
+from tools.errors import BadInput
+from tools.output import console, require_folder, write_json
+
+Kernels = Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")]
+Given = Annotated[Path | None, typer.Option(help="JSON that this command wrote.")]
+
+
+def report(
+    kernels: Kernels = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page; its JSON stands beside it.")] = Path(
+        "nki-oracle-report.html"
+    ),
+    check: Annotated[Path | None, typer.Option(help="JSON of `check`; without it the check cases are run.")] = None,
+    mutants: Given = None,
+    fuzz: Given = None,
+    probe: Given = None,
+    drift: Given = None,
+    budget: Annotated[list[Path] | None, typer.Option(help="JSON of `budget`; may come several times.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+) -> int:
+    """Write one self-contained page and its JSON; exit 0 if everything it shows is right, else 1."""
+    beside = output.with_suffix(".json")
+    if beside == output:
+        raise BadInput(f"--output {output}: the page cannot have the name of its JSON")
+    require_folder(output)
+    sources = Sources(
+        check=_checked(check, kernels or [], jobs),
+        mutants=_read(mutants, "mutants"),
+        fuzz=_read(fuzz, "fuzz"),
+        probe=_read(probe, "probe"),
+        drift=_read(drift, "drift"),
+        budgets=tuple(_all(budget or [], "budget")),
+    )
+    made = document(sources)
+    _write(output, page(made))
+    write_json(beside, made)
+    verdict = "everything right" if made["passed"] else "not everything is right"
+    console().print(f"{output} and {beside} written: {verdict}", highlight=False, markup=False)
+    return 0 if made["passed"] else 1
+
+
+def _checked(path: Path | None, kernels: list[str], jobs: int) -> dict[str, Any]:
+    """The document of `check`: read, or made now."""
+    if path is None:
+        return _run_now(kernels, jobs)
+    found = _required(path, "check")
+    if kernels:
+        found["results"] = [row for row in found["results"] if row["kernel"] in kernels]
+    if not found["results"]:
+        raise BadInput(f"{path} holds no result{' of ' + ', '.join(kernels) if kernels else ''}")
+    return found
+
+
+def _run_now(kernels: list[str], jobs: int) -> dict[str, Any]:
+    """`check` of the named kernels, whose table is shown as it would be alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.json"
+        checking.check(kernels, jobs=jobs, json_file=path)
+        return _required(path, "check")
+
+
+def _all(paths: Iterable[Path], command: str) -> Iterable[dict[str, Any]]:
+    return (_required(path, command) for path in paths)
+
+
+def _read(path: Path | None, command: str) -> dict[str, Any] | None:
+    return None if path is None else _required(path, command)
+
+
+def _required(path: Path, command: str) -> dict[str, Any]:
+    """The document that `command` wrote; BadInput where the file is anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict) or found.get("command") != command or found.get("version") != 1:
+        raise BadInput(f"{path} was not written by `nki-oracle {command} --json`, version 1")
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror}") from None
