@@ -123,7 +123,7 @@ def first_difference(subject: Subject, case: Case, profile: NumericsProfile = DE
     recorder = ListRecorder()
     expected = subject.model(case.config, inputs, profile=profile, record=recorder)
     backend = SimBackend(Options(profile=profile, taps=True))
-    run = backend.launch(subject.call(case.config, inputs, subject.load()))
+    run = backend.launch(subject.prepared(case.config, inputs))
     return _explained(subject, case, recorder, run.trace.taps, _differing(run.outputs, expected))
 
 

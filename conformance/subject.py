@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from conformance.bounds import Bound
     from conformance.pairwise import Flag
+    from conformance.providers import Provider
     from conformance.tolerances import Tolerance
     from reference.contract import Contract, Refusal
 
@@ -175,6 +176,8 @@ class Subject:
     lanes           lanes that `build` supports; 'normal' is always among them
     catalog         the named cases
     implementation  'package.module:attribute' of the kernel under test; `with_implementation` swaps it
+    provider        'package.module:attribute' of a provider (conformance/providers) whose kernel is under test
+                    instead, '' for none; `with_provider` sets it
     legal           first violated rule of a config, or None
     strategy        () -> Hypothesis strategy of legal configs, small ones first
     illegal         () -> Hypothesis strategy of (config, id of the rule that refuses it)
@@ -217,6 +220,7 @@ class Subject:
     bench: tuple[Bench, ...] = ()
     flags: tuple[Flag, ...] = ()
     unrounded: Unrounded | None = None
+    provider: str = ""
 
     def __post_init__(self) -> None:
         for complaint in _complaints(self):
@@ -227,10 +231,17 @@ class Subject:
 
         Does not check arguments: `conformance.entry.launch` is the door that refuses.
         """
-        return backend.run(self.call(config, inputs, self.load()))
+        return backend.run(self.prepared(config, inputs))
+
+    def prepared(self, config: Any, inputs: Arrays) -> Call:
+        """The launch of the implementation under test, as its provider wants it."""
+        call = self.call(config, inputs, self.load())
+        return self._provider().adapt_call(self.name, call) if self.provider else call
 
     def load(self) -> Callable[..., Any]:
-        """The implementation under test, imported when first needed."""
+        """The implementation under test, imported when first needed. LookupError where the provider has none."""
+        if self.provider:
+            return self._provided()
         module_name, _, path = self.implementation.partition(":")
         found: Any = importlib.import_module(module_name)
         for attribute in path.split("."):
@@ -241,6 +252,26 @@ class Subject:
     def with_implementation(self, implementation: str) -> Subject:
         """The same subject judging another kernel of the same API, named 'module:attribute'."""
         return dataclasses.replace(self, implementation=implementation)
+
+    def with_provider(self, provider: str) -> Subject:
+        """The same subject judging the kernel of a provider, named 'module:attribute'."""
+        return dataclasses.replace(self, provider=provider)
+
+    @property
+    def judged(self) -> str:
+        """What is under test, in a word: 'module:attribute' of the provider or of the kernel."""
+        return self.provider or self.implementation
+
+    def _provided(self) -> Callable[..., Any]:
+        found = self._provider().implementation(self.name)
+        if found is None:
+            raise LookupError(f"{self.name} is not provided by {self._provider().name}")
+        return found
+
+    def _provider(self) -> Provider:
+        from conformance.providers import provider
+
+        return provider(self.provider)
 
     def output(self, name: str) -> Output:
         """The record of one output; KeyError lists the known names."""
@@ -290,7 +321,9 @@ def repro_command(
     words = ["nki-oracle", verb, subject.name, "--case", name]
     if backend != "sim":
         words += ["--backend", backend]
-    if not subject.implementation.startswith("kernels."):
+    if subject.provider:
+        words += ["--provider", subject.provider]
+    elif not subject.implementation.startswith("kernels."):
         words += ["--kernel", subject.implementation]
     if repeat > 1:
         words += ["--repeat", str(repeat)]

@@ -36,7 +36,7 @@ from tools.bench_machine import (
     measure_instruction,
     measure_memory,
 )
-from tools.output import console, require_folder, write_json
+from tools.output import console, note, require_folder, write_json
 from tools.pool import run_all
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -95,9 +95,9 @@ DOT_ROWS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One row: of a kernel, or where `kernel` is empty of the table that `table` names."""
+    """One row: of a kernel, or where there is none to judge of the table that `table` names."""
 
-    kernel: str
+    judged: selection.Judged | None
     row: int
     repeats: int
     table: str = "dot"
@@ -106,16 +106,18 @@ class Job:
 def bench(
     kernels: Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")] = None,
     repeats: Annotated[int, typer.Option(help="Measurements per figure; the median counts.", min=1)] = 5,
+    provider: Annotated[str | None, typer.Option(help="Somebody's kernels: module:attribute.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> int:
     """Ratios of model and simulated kernel to plain NumPy, the exact dot product, and what the machine costs."""
-    chosen = selection.subjects(kernels or [])
+    chosen = selection.judged(kernels or [], None, provider)
     require_folder(json_file)
-    todo = [Job(subject.name, row, repeats) for subject in chosen for row in range(len(subject.bench))]
-    todo += [Job("", row, repeats) for row in range(len(DOT_ROWS))]
+    asked = [(selection.Judged.of(subject), range(len(subject.bench))) for subject in chosen.subjects]
+    todo = [Job(judged, row, repeats) for judged, rows in asked for row in rows]
+    todo += [Job(None, row, repeats) for row in range(len(DOT_ROWS))]
     if available("sim").here:
-        todo += [Job("", row, repeats, "machine") for row in range(len(ROWS))]
-        todo.append(Job("", 0, repeats, "memory"))
+        todo += [Job(None, row, repeats, "machine") for row in range(len(ROWS))]
+        todo.append(Job(None, 0, repeats, "memory"))
     figures = run_all(measure, todo, 1, "measuring", apart=True)
     ladder = [one for one in figures if isinstance(one, KernelFigures)]
     dots = [one for one in figures if isinstance(one, DotFigures)]
@@ -129,6 +131,7 @@ def bench(
         console().print(_kernel_table(ladder), "", _dot_table(dots), "", _machine_table(machine))
         for one in memory:
             console().print(_memory_line(one), soft_wrap=True, highlight=False)
+        note(chosen.remark())
     return 0
 
 
@@ -138,9 +141,9 @@ def measure(job: Job) -> KernelFigures | DotFigures | InstructionFigures | Memor
         return measure_instruction(ROWS[job.row], job.repeats)
     if job.table == "memory":
         return measure_memory()
-    if not job.kernel:
+    if job.judged is None:
         return _measure_dot(DOT_ROWS[job.row], job.repeats)
-    subject = selection.subject(job.kernel)
+    subject = job.judged.subject()
     return _measure_kernel(subject, subject.bench[job.row], job.repeats)
 
 

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from conformance.backends import TIME_LIMIT
 from conformance.grades import Grade
 from conformance.mismatch import ulp_text
 from conformance.results import CaseResult, OutputResult
-from conformance.runner import run_case
+from conformance.runner import named_backend, run_case
 from conformance.subject import Case, Subject
 from tools import selection
 from tools.errors import BadInput
-from tools.output import console, require_folder, write_json
+from tools.output import console, note, require_folder, write_json
 from tools.pool import run_all
 
 _SHOWN_FAILURES = 5
@@ -27,11 +28,12 @@ _SHOWN_FAILURES = 5
 class Job:
     """One case to run, in words that another process understands."""
 
-    kernel: str
-    implementation: str
+    judged: selection.Judged
     case: Case
     backend: str
     envelope: bool
+    timeout: float | None = None
+    repeat: int = 1
 
 
 def check(
@@ -42,10 +44,15 @@ def check(
     seed: Annotated[int | None, typer.Option(help="Run the cases with data of this seed.", min=0)] = None,
     backend: Annotated[str, typer.Option(help="What executes the kernels.")] = "sim",
     kernel: Annotated[str | None, typer.Option(help="Another implementation: module:attribute.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Somebody's kernels: module:attribute.")] = None,
     envelope: Annotated[
         bool, typer.Option("--envelope", help="Also try for grade B (many model runs).")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
+    repeat: Annotated[int, typer.Option(help="Launches per case; the bits must be equal.", min=1)] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(help=f"Seconds per launch in a child process. [{TIME_LIMIT:g}]", min=0.1)
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes. [2; on a device 1]", min=1)] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results here; - for stdout.")
     ] = None,
@@ -56,28 +63,38 @@ def check(
     require_folder(json_file)
     if case and len(kernels or []) != 1:
         raise BadInput("--case belongs to one kernel: name exactly one before it")
-    chosen = selection.implementations(kernels or [], kernel)
+    timeout = selection.timed_backend(backend, timeout)
+    chosen = selection.judged(kernels or [], kernel, provider)
     todo = [
-        Job(subject.name, subject.implementation, one, backend, envelope)
-        for subject in chosen
+        Job(selection.Judged.of(subject), one, backend, envelope, timeout, repeat)
+        for subject in chosen.subjects
         for one in selection.with_data(subject, _cases(subject, case, tag), lane, seed)
     ]
     if not todo:
         raise BadInput(f"no case fits lane '{lane}'" if lane else "there is no case to run")
-    results = run_all(run, todo, jobs, "checking")
+    results = _in_order(todo, selection.processes(backend, jobs))
     if all(result.status == "unfit" for result in results):
-        raise BadInput(f"no case has room for these data: {results[0].error}")
+        raise BadInput(f"no case could be run with these data: {results[0].error}")
     if json_file is not None:
-        write_json(json_file, _document(backend, results))
+        write_json(json_file, _document(backend, results) | {"not_provided": list(chosen.absent)})
     if json_file != Path("-"):
         _show(results, time.perf_counter() - started)
+        note(chosen.remark())
     return 1 if _failures(results) else 0
 
 
 def run(job: Job) -> CaseResult:
     """The result of one job; never raises for what a kernel, model or truth does."""
-    subject = selection.subject(job.kernel).with_implementation(job.implementation)
-    return run_case(subject, job.case, job.backend, envelope=job.envelope)
+    backend = named_backend(job.backend, timeout=job.timeout)
+    return run_case(job.judged.subject(), job.case, backend, envelope=job.envelope, repeat=job.repeat)
+
+
+def _in_order(todo: list[Job], processes: int) -> list[CaseResult]:
+    """Results in the order of `todo`, run by number of cores: a child process, and the runtime in it, has to be
+    started again where that changes."""
+    order = sorted(range(len(todo)), key=lambda i: getattr(todo[i].case.config, "lnc", 1))
+    results = run_all(run, [todo[i] for i in order], processes, "checking")
+    return [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
 
 
 def _failures(results: list[CaseResult]) -> list[CaseResult]:

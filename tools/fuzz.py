@@ -13,7 +13,7 @@ from rich.table import Table
 from conformance.fuzz import FuzzResult
 from conformance.fuzz import fuzz as fuzz_kernel
 from tools import selection
-from tools.output import console, require_folder, write_json
+from tools.output import console, note, require_folder, write_json
 from tools.pool import run_all
 
 #: Examples of one job. Fixed, so that what a seed draws does not depend on the number of processes.
@@ -24,8 +24,7 @@ _PART = 25
 class Job:
     """One part of a run, with a seed of its own."""
 
-    kernel: str
-    implementation: str
+    judged: selection.Judged
     backend: str
     examples: int
     seed: int
@@ -39,30 +38,31 @@ def fuzz(
     minutes: Annotated[float | None, typer.Option(help="No example begins later, per part.", min=0)] = None,
     backend: Annotated[str, typer.Option(help="What executes the kernels.")] = "sim",
     kernel: Annotated[str | None, typer.Option(help="Another implementation: module:attribute.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Somebody's kernels: module:attribute.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results here.")] = None,
 ) -> int:
     """Compare kernel and model on drawn configs; exit 1 with the smallest failing one, if there is any."""
     selection.usable_backend(backend)
     require_folder(json_file)
-    chosen = selection.implementations(kernels or [], kernel)
+    chosen = selection.judged(kernels or [], kernel, provider)
     todo = [
-        Job(subject.name, subject.implementation, backend, size, seed + part, minutes)
-        for subject in chosen
+        Job(selection.Judged.of(subject), backend, size, seed + part, minutes)
+        for subject in chosen.subjects
         for part, size in enumerate(_parts(examples))
     ]
     results = run_all(run, todo, jobs, "fuzzing")
     if json_file is not None:
-        write_json(json_file, _document(results))
+        write_json(json_file, _document(results) | {"not_provided": list(chosen.absent)})
     if json_file != Path("-"):
         _show(results)
+        note(chosen.remark())
     return 0 if all(result.passed for result in results) else 1
 
 
 def run(job: Job) -> FuzzResult:
     """The result of one part."""
-    subject = selection.subject(job.kernel).with_implementation(job.implementation)
-    return fuzz_kernel(subject, job.examples, job.seed, job.minutes, job.backend)
+    return fuzz_kernel(job.judged.subject(), job.examples, job.seed, job.minutes, job.backend)
 
 
 def _parts(examples: int) -> list[int]:

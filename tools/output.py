@@ -23,6 +23,12 @@ def console() -> Console:
     return Console(width=width)
 
 
+def note(remark: str) -> None:
+    """A line beside the results; nothing for ''."""
+    if remark:
+        console().print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
 def require_folder(path: Path | None) -> None:
     """BadInput where a file could not be created for want of its folder; asked before long work."""
     if path is not None and not path.absolute().parent.is_dir():

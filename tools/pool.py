@@ -25,9 +25,15 @@ class WorkerDied(Exception):
 
 
 def run_all(
-    work: Callable[[Job], Result], todo: Sequence[Job], jobs: int, title: str, apart: bool = False
+    work: Callable[[Job], Result],
+    todo: Sequence[Job],
+    jobs: int,
+    title: str,
+    apart: bool = False,
+    each: Callable[[Job, Result], None] = lambda job, result: None,
 ) -> list[Result]:
-    """`work` of every job, in the order of `todo`.
+    """`work` of every job, in the order of `todo`; `each` is told of every result as soon as it is there, in this
+    process, so that an interrupted run keeps what it has.
 
     With one process the work is done in this one, unless it is to be done `apart`. Otherwise processes
     are spawned, not forked: a fork of a process with BLAS threads may hang, and only a new process can be
@@ -37,21 +43,26 @@ def run_all(
     processes = min(jobs, len(todo))
     with _progress(title, len(todo)) as advance:
         if processes == 0 or (processes == 1 and not apart):
-            return [_advanced(work(job), advance) for job in todo]
+            return [_noted(job, work(job), each, advance) for job in todo]
         with _single_threaded_children(), _executor(processes) as executor:
-            futures = [executor.submit(work, job) for job in todo]
-            return _collect(futures, advance)
+            futures = {executor.submit(work, job): job for job in todo}
+            return _collect(futures, each, advance)
 
 
-def _advanced(result: Result, advance: Callable[[], None]) -> Result:
+def _noted(
+    job: Job, result: Result, each: Callable[[Job, Result], None], advance: Callable[[], None]
+) -> Result:
+    each(job, result)
     advance()
     return result
 
 
-def _collect(futures: list[Future[Result]], advance: Callable[[], None]) -> list[Result]:
+def _collect(
+    futures: dict[Future[Result], Job], each: Callable[[Job, Result], None], advance: Callable[[], None]
+) -> list[Result]:
     try:
-        for _ in as_completed(futures):
-            advance()
+        for future in as_completed(futures):
+            _noted(futures[future], future.result(), each, advance)
         return [future.result() for future in futures]
     except BrokenProcessPool:
         raise WorkerDied("a worker process died (killed, or out of memory); try --jobs 1") from None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from conformance import registry
-from conformance.backends import BACKENDS, available
+from conformance.backends import BACKENDS, available, in_child, is_hardware
+from conformance.providers import ProviderError
+from conformance.providers import provider as find_provider
 from conformance.subject import Case, Subject, case_id
 from tools.errors import BadInput
 
@@ -25,6 +28,65 @@ def subject(name: str) -> Subject:
         return registry.kernel(name)
     except registry.CaseModuleError as error:
         raise BadInput(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is put to the test, in words that another process understands."""
+
+    kernel: str
+    implementation: str
+    provider: str = ""
+
+    @classmethod
+    def of(cls, subject: Subject) -> Judged:
+        """The words for a subject of the registry."""
+        return cls(subject.name, subject.implementation, subject.provider)
+
+    def subject(self) -> Subject:
+        """The subject again."""
+        found = subject(self.kernel).with_implementation(self.implementation)
+        return found.with_provider(self.provider) if self.provider else found
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The kernels to judge, and the names of those that the provider does not have."""
+
+    subjects: list[Subject]
+    absent: tuple[str, ...] = ()
+    provider: str = ""
+
+    def remark(self) -> str:
+        """What is left out, in a line; '' for nothing."""
+        return f"not provided by {self.provider}: {', '.join(self.absent)}" if self.absent else ""
+
+
+def judged(names: Sequence[str], implementation: str | None, provider: str | None) -> Chosen:
+    """The named kernels (all where none is named): this project's, or those of `provider` ('module:attribute'), or
+    the one kernel `implementation` ('module:attribute')."""
+    if provider is None:
+        return Chosen(implementations(names, implementation))
+    if implementation is not None:
+        raise BadInput("--kernel and --provider both say whose kernel to judge: give one of them")
+    # Providers of others lie beside the caller, where a console script does not look by itself.
+    sys.path.append("")
+    return _provided(subjects(names), provider)
+
+
+def _provided(known: list[Subject], provider: str) -> Chosen:
+    subjects: list[Subject] = []
+    absent: list[Subject] = []
+    try:
+        name = find_provider(provider).name
+        for subject in known:
+            judged = subject.with_provider(provider)
+            (absent if find_provider(provider).implementation(subject.name) is None else subjects).append(judged)
+    except ProviderError as error:
+        raise BadInput(f"--provider: {error}") from None
+    if not subjects:
+        raise BadInput(f"provider {name} has none of {', '.join(one.name for one in absent)}")
+    return Chosen(subjects, tuple(one.name for one in absent), name)
 
 
 def implementations(names: Sequence[str], implementation: str | None) -> list[Subject]:
@@ -90,3 +152,15 @@ def usable_backend(name: str) -> str:
     if not found.here:
         raise BadInput(f"backend {name} cannot run here: {found.reason}")
     return name
+
+
+def timed_backend(name: str, timeout: float | None) -> float | None:
+    """The time limit of a launch, where one can be kept."""
+    if timeout is not None and not (in_child(name) or name == "sim"):
+        raise BadInput(f"--timeout: backend {name} launches in this process, which cannot be stopped")
+    return timeout
+
+
+def processes(name: str, jobs: int | None) -> int:
+    """How many cases run at once where the caller does not say: two on a host, one on a device."""
+    return jobs if jobs is not None else 1 if is_hardware(name) else 2

@@ -63,8 +63,16 @@ def _target(name: str) -> Iterator[None]:
 
 
 def timed(options: Options, timeout: float) -> ChildBackend:
-    """The machine in a child process, which is killed where a launch takes longer than `timeout` seconds."""
-    return ChildBackend("sim", Place(f"{__name__}:Launcher", _no_settings, {"options": options}), timeout)
+    """The machine in a child process, which is killed where a launch takes longer than `timeout` seconds. One and the
+    same for equal options."""
+    key = (repr(options), timeout)
+    if key not in _timed:
+        _timed[key] = ChildBackend("sim", Place(f"{__name__}:Launcher", _no_settings, {"options": options}), timeout)
+    return _timed[key]
+
+
+#: Children of `timed`: dear to start, so shared by all cases of a run.
+_timed: dict[tuple[str, float], ChildBackend] = {}
 
 
 def _no_settings(call: Call) -> Settings:
