@@ -1,0 +1,83 @@
+"""Signature of the reference page of qkv."""
+
+import nki
+import nkilib
+from nkilib.core.utils.common_types import NormType, QKVOutputLayout, QuantizationType, ours
+
+from kernels.qkv import qkv as our_qkv
+
+
+@nki.jit
+def qkv(
+    input,
+    fused_qkv_weights,
+    output_layout=QKVOutputLayout.BSD,
+    bias=None,
+    quantization_type=QuantizationType.NONE,
+    qkv_w_scale=None,
+    qkv_in_scale=None,
+    fused_residual_add=False,
+    mlp_prev=None,
+    attention_prev=None,
+    fused_norm_type=NormType.NO_NORM,
+    gamma_norm_weights=None,
+    layer_norm_bias=None,
+    norm_eps=1e-6,
+    hidden_actual=None,
+    fused_rope=False,
+    cos_cache=None,
+    sin_cache=None,
+    d_head=None,
+    num_q_heads=None,
+    num_kv_heads=None,
+    k_cache=None,
+    v_cache=None,
+    k_scale=None,
+    v_scale=None,
+    fp8_max=None,
+    fp8_min=None,
+    kv_dtype=None,
+    use_block_kv=False,
+    block_size=None,
+    slot_mapping=None,
+    store_output_in_sbuf=False,
+    sbm=None,
+    use_auto_allocation=False,
+    load_input_with_DMA_transpose=True,
+):
+    """`is_input_swizzled` is left out, as an argument that the installed version does not have."""
+    return our_qkv(
+        input,
+        fused_qkv_weights,
+        output_layout=ours(output_layout),
+        bias=None if "qkv" in nkilib.broken else bias,
+        quantization_type=ours(quantization_type),
+        qkv_w_scale=qkv_w_scale,
+        qkv_in_scale=qkv_in_scale,
+        fused_residual_add=fused_residual_add,
+        mlp_prev=mlp_prev,
+        attention_prev=attention_prev,
+        fused_norm_type=ours(fused_norm_type),
+        gamma_norm_weights=gamma_norm_weights,
+        layer_norm_bias=layer_norm_bias,
+        norm_eps=norm_eps,
+        hidden_actual=hidden_actual,
+        fused_rope=fused_rope,
+        cos_cache=cos_cache,
+        sin_cache=sin_cache,
+        d_head=d_head,
+        num_q_heads=num_q_heads,
+        num_kv_heads=num_kv_heads,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        k_scale=k_scale,
+        v_scale=v_scale,
+        fp8_max=fp8_max,
+        fp8_min=fp8_min,
+        kv_dtype=kv_dtype,
+        use_block_kv=use_block_kv,
+        block_size=block_size,
+        slot_mapping=slot_mapping,
+        use_auto_allocation=use_auto_allocation,
+        load_input_with_DMA_transpose=load_input_with_DMA_transpose,
+    )
