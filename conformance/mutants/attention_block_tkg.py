@@ -1,7 +1,7 @@
 """Faults of attention_block_tkg, of the parts that only it has, and of its calls to its stages.
 
-Sources ABn: the defects of the contract's history. Most cases end before the output projection, whose points bear
-the names of the first one: without it the first difference is where the fault is. So it is on one core.
+Sources ABn: the defects of the contract's history, each of them played by a mutant or named in `NOT_PLAYED`. Most
+cases end before the output projection and are on one core, since both cost time and hide nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from conformance.mutants.mutant import Mutant, Patch
 
 _KERNEL, _NORM, _ROPE, _UPDATE = "attention_block_tkg.py", "head_norm.py", "rope_tkg.py", "cache_update.py"
 _QKV, _LOAD, _PLAN = "qkv_tkg.py", "kv_load.py", "attention_tkg_plan.py"
-_OUTPUT, _PROJECTION = "attention_tkg_output.py", "output_projection_tkg.py"
+_SCORES, _OUTPUT, _PROJECTION = "attention_tkg_scores.py", "attention_tkg_output.py", "output_projection_tkg.py"
 
 
 def _cfg(more: str = "", lane: str = "normal", seed: int = 0, S_max: int = 256) -> str:
-    """A small case without output projection, on one core, where `total` is a point of neither stage."""
+    """A small case without output projection, on one core."""
     cores = "" if "lnc=" in more else ",lnc=1"
     sizes = f"B=2,S=3,H=1024,q=3,d=64,S_ctx=256,S_max={S_max},W_out=null{cores}"
     return ",".join(filter(None, (f"cfg:lane={lane},seed={seed},{sizes}", more)))
@@ -26,6 +26,8 @@ _FP8_KV = "kv_dtype=float8_e4m3,k_scale=float32,v_scale=float32"
 _BARE = "rmsnorm_X_enabled=false,gamma=null,cos=null,sin=null"
 _STATIC = "W_qkv=float8_e4m3,quantization_type_qkv=STATIC"
 _BLOCK = "block_len=16,num_blocks=40"
+#: Flash tiles of 8192 and 128 keys on each core.
+_FLASH = "B=1,S=1,H=512,q=1,d=32,S_ctx=16640,S_max=16640,W_out=null,cos=null,sin=null"
 #: 1408 columns of QKV.
 _TILES = "cfg:lane=normal,seed=0,B=1,S=3,H=512,q=9,d=128,S_ctx=128,S_max=128,lnc=1,W_out=null"
 
@@ -41,6 +43,24 @@ def _mutant(
     return _patched(name, fault, (Patch(file, find, replace, count),), case, point, source)
 
 
+#: Defects that no mutant plays on a case of the suite, and why.
+NOT_PLAYED = {
+    "AB2": "one index per batch cannot name rows of two blocks: refused before launch (AB-D11)",
+    "AB16": "cos without sin is refused before launch (AB-D7)",
+    "AB26": "rows past the slots of a batch are refused before launch (AB-D12)",
+    "AB27": "a cache of 2**24 rows takes 4 GB to judge; ROW_INDEX_IN_FLOAT32 is caught by the test of the defect",
+    "AB36": "about the signature, which a test compares with the contract's; the suite calls by keyword",
+}
+
+ROW_INDEX_IN_FLOAT32 = _mutant(
+    "row-index-in-float32", "the batch's offset is added to the index in float32",
+    "nisa.tensor_tensor(dst=moved, data1=index, data2=step, op=nl.add, engine=nisa.gpsimd_engine)",
+    "nisa.tensor_tensor(dst=moved, data1=index, data2=step, op=nl.add, engine=nisa.vector_engine)",
+    "", "", "AB27", file=_UPDATE,
+)  # fmt: skip
+
+# AB18 also names a clamp after the cast: the cast makes infinities of what the clamp would have met, and the clamp
+# makes 240 of these, so that the bits are the same.
 MUTANTS = (
     # norm and projection of X
     _mutant(
@@ -50,6 +70,18 @@ MUTANTS = (
     _mutant(
         "padded-mean", "padding counts in the mean", "H if hidden_actual == None else hidden_actual", "H",
         _cfg("X_hidden_dim_actual=1000"), "norm_rsqrt", "AB13",
+    ),
+    _mutant(
+        "norm-skipped", "X is projected as it is", "NormType.NO_NORM if gamma == None else NormType.RMS_NORM",
+        "NormType.NO_NORM", _cfg(), "psum", "class: stage missing",
+    ),
+    _mutant(
+        "eps-in-fp8", "eps is held in the dtype of quantized operands", "eps = constant_tile(norm_eps, (128, 1))",
+        "narrow = nl.ndarray((128, 1), dtype=nl.float8_e4m3)\n"
+        "        nisa.tensor_copy(dst=narrow, src=constant_tile(norm_eps, (128, 1)))\n"
+        "        eps = nl.ndarray((128, 1), dtype=nl.float32)\n"
+        "        nisa.tensor_copy(dst=eps, src=narrow)",
+        _cfg(_STATIC + ",rmsnorm_X_eps=0.00001", "zero_token"), "norm_rsqrt", "AB35", file=_QKV,
     ),
     _mutant(
         "raw-sums-wide", "raw sums of quantized products stay in fp32",
@@ -154,6 +186,12 @@ MUTANTS = (
         "load_table(sin), load_table(cos)", _cfg(), "rope_even_cos", "class: neighbouring argument",
     ),
     _mutant(
+        "rope-tables-head-major", "the tables are repeated by head, not by request",
+        "wave.reshape((wave.shape[0], batches, 1, wave.shape[1] // batches)).broadcast(2, heads)",
+        "wave.reshape((wave.shape[0], 1, batches, wave.shape[1] // batches)).broadcast(1, heads)",
+        _cfg(), "rope_even_cos", "AB15", file="rope.py",
+    ),
+    _mutant(
         "rope-skips-keys", "keys are not turned",
         "key = rotate_columns(key, cosines, sines, shape.B, 1, rope_contiguous_layout, 1)", "key = key",
         _cfg(), "score", "class: stage missing",
@@ -182,6 +220,19 @@ MUTANTS = (
         "scale-ignored", "queries are scaled by d**-0.5 whatever is given",
         "scale = c.d ** -0.5 if softmax_scale == None else softmax_scale", "scale = c.d ** -0.5",
         _cfg("softmax_scale=1.0"), "scaled_query", "AB17",
+    ),
+    _patched(
+        "keys-scaled", "new keys are scaled as queries are",
+        (
+            Patch(
+                _KERNEL, "    # Every core reads values back",
+                "    scaled_key = nl.ndarray(key.shape, dtype=key.dtype)\n"
+                "    nisa.tensor_scalar(dst=scaled_key, data=key, op0=nl.multiply, operand0=scale)\n"
+                "    # Every core reads values back",
+            ),
+            Patch(_KERNEL, "        scaled, key, v_active", "        scaled, scaled_key, v_active"),
+        ),
+        _cfg(), "score", "AB17",
     ),
     _mutant(
         "queries-scaled-where-skipped", "queries that nothing attends with are scaled",
@@ -213,6 +264,10 @@ MUTANTS = (
         _cfg(_FP8_KV), "kv_scaled", "class: neighbouring argument",
     ),
     _mutant(
+        "kv-scale-by-row", "each partition reads a scale of its own", "src=scale.ap([[0, rows], [1, 1]])",
+        "src=scale.ap([[1, rows], [1, 1]])", _cfg(_FP8_KV + ",k_scale_rows=1"), "", "AB18", file=_UPDATE,
+    ),
+    _mutant(
         "clamp-at-448", "the clamp is that of another FP8 format", "FP8_MAX = 240.0", "FP8_MAX = 448.0",
         _cfg(f"{_FP8_KV},{_BARE}", "fp8_edge"), "kv_quantized", "AB18", file="fp8_clamp.py",
     ),
@@ -223,6 +278,24 @@ MUTANTS = (
         "    nisa.tensor_copy(dst=result, src=scaled, engine=nisa.vector_engine)\n    return result",
         _cfg(f"{_FP8_KV},{_BARE}", "fp8_edge"), "kv_quantized", "AB18", file=_UPDATE,
     ),
+    _patched(
+        "attention-before-quantization", "attention sees new keys and values that were cast without their scales",
+        (
+            Patch(
+                _KERNEL, "    if k_scale != None:\n        key = ",
+                "    plain_key, plain_value = key, value\n    if k_scale != None:\n"
+                "        plain_key = nl.ndarray(key.shape, dtype=K_cache.dtype)\n"
+                "        nisa.tensor_copy(dst=plain_key, src=key)\n"
+                "        plain_value = nl.ndarray(value.shape, dtype=V_cache.dtype)\n"
+                "        nisa.tensor_copy(dst=plain_value, src=value)\n        key = ",
+            ),
+            Patch(
+                _KERNEL, "shape, query, key, value, K_cache, V_cache, K_cache_transposed, attention_mask",
+                "shape, query, plain_key, plain_value, K_cache, V_cache, K_cache_transposed, attention_mask",
+            ),
+        ),
+        _cfg(_FP8_KV), "score", "AB20",
+    ),
     # attention over the caches
     _mutant(
         "new-keys-lost", "the stale slots are attended to, not the new keys",
@@ -230,8 +303,44 @@ MUTANTS = (
         _cfg(), "score", "AB6", file=_LOAD,
     ),
     _mutant(
+        "new-values-lost", "the values of the stale slots are weighed, not the new ones",
+        "        place_active_values(space, values, v_active, plan, load)\n", "        pass\n",
+        _cfg(), "pv", "AB6", file=_LOAD,
+    ),
+    _mutant(
+        "new-values-of-short-blocks", "each partition's new values begin with the first token",
+        "tokens = source.slice(dim, piece.first, piece.first + piece.partitions * piece.row)",
+        "first = 0 if dim == 0 else piece.first\n"
+        "    tokens = source.slice(dim, first, first + piece.partitions * piece.row)",
+        "cfg:lane=normal,seed=0,B=2,S=10,H=512,q=1,d=64,S_ctx=1024,S_max=1024,W_out=null,block_len=16,num_blocks=150",
+        "pv", "AB5", file="token_tail.py",
+    ),
+    _mutant(
         "masked-values-used", "values that nobody keeps are multiplied by their weight 0",
         "    clear_rows(values, keep)\n", "", _cfg("", "poison"), "pv", "AB7", file=_LOAD,
+    ),
+    _mutant(
+        "nothing-kept-is-zero", "a query that keeps nothing attends with weights of 0",
+        "        nisa.reciprocal(dst=recip[ct], data=total[ct])\n",
+        "        positive = nl.ndarray(recip[ct].shape, dtype=nl.float32)\n"
+        "        nisa.tensor_scalar(dst=positive, data=total[ct], op0=nl.maximum, operand0=1e-30)\n"
+        "        nisa.reciprocal(dst=recip[ct], data=positive)\n",
+        _cfg("", "poison"), "recip", "AB10", file=_OUTPUT,
+    ),
+    _mutant(
+        "blocks-left-unset", "the rows of a fold are not gathered",
+        "    pieces = fold_pieces(plan, load)\n    for k in range(len(pieces)):\n"
+        "        fold, inside, count, tile = pieces[k]\n        nisa.dma_copy(\n            dst=rows",
+        "    pieces = fold_pieces(plan, load)\n    for k in range(1, len(pieces)):\n"
+        "        fold, inside, count, tile = pieces[k]\n        nisa.dma_copy(\n            dst=rows",
+        _cfg(_BLOCK), "", "AB8", file=_LOAD,
+    ),
+    _mutant(
+        "blocks-cut-in-halves", "the mask's rows are those of another block length",
+        "resized_block_len(cfg.block_len, keys, flash_keys)",
+        "max(1, resized_block_len(cfg.block_len, keys, flash_keys) // 2)",
+        "cfg:lane=normal,seed=0,B=2,S=1,H=512,q=2,d=64,S_ctx=1024,S_max=1024,W_out=null,block_len=32,num_blocks=80",
+        "score", "AB11", file=_PLAN,
     ),
     _mutant(
         "slots-beyond-context", "the context begins one slot late where the cache is longer",
@@ -239,10 +348,32 @@ MUTANTS = (
         "    first = min(plan.first_token(load.f) + 1, cache.shape[token_axis + 1] - plan.key_tiles(load.f) * P)\n    part",  # noqa: E501
         _cfg("", S_max=300), "score", "AB25", file=_LOAD,
     ),
+    _mutant(
+        "maximum-unclamped", "a fully masked flash tile has the maximum -inf",
+        "operand0=-FLT_MAX", 'operand0=float("-inf")',
+        f"cfg:lane=normal,seed=3,{_FLASH}", "max_local", "AB9", file="cascaded_softmax.py",
+    ),
+    _mutant(
+        "sink-outside-maximum", "the sink does not take part in the maximum", "joins = call.sink != None and (",
+        "joins = call.sink == 0 and (", _cfg("sink=bfloat16,softmax_scale=0.0"), "run_max", "AB33", file=_SCORES,
+    ),
+    _mutant(
+        "sink-on-both-cores", "each core adds the sink's term to its sum",
+        "elif term != None and plan.n_seq == 1:", "elif term != None:",
+        _cfg("sink=bfloat16,lnc=2"), "run_sum", "AB33", file=_OUTPUT,
+    ),
     # caches after the call
     _mutant(
         "keys-not-updated", "no core writes the new keys", "if shape.prg == shape.n - 1:", "if shape.prg == shape.n:",
         _cfg("lnc=2"), "", "AB4",
+    ),
+    _patched(
+        "caches-exchanged", "new keys go to the cache of values, and values to that of keys",
+        (
+            Patch(_KERNEL, "values = rows_view(V_cache) if flat", "values = rows_view(K_cache) if flat"),
+            Patch(_KERNEL, "keys = rows_view(K_cache) if flat", "keys = rows_view(V_cache) if flat"),
+        ),
+        _cfg(), "", "AB4",
     ),
     _mutant(
         "skip-wraps", "a skipped batch writes into the last slot of the batch before",
@@ -264,6 +395,11 @@ MUTANTS = (
     _mutant(
         "rows-overlap", "the tokens of a batch all go to its first row", "[[batch_rows, B], [1, S]]",
         "[[batch_rows, B], [0, S]]", _cfg(), "", "class: stride", file=_UPDATE,
+    ),
+    _mutant(
+        "float16-as-bfloat16", "keys of two bytes turn as bfloat16 on their way to the cache",
+        "if item_size(source.dtype) == 1:", "if item_size(source.dtype) <= 2:",
+        _cfg("dtype=float16,W_qkv=float16,kv_dtype=float16"), "", "AB22", file="exact_transpose.py",
     ),
     _mutant(
         "block-rows-by-batch", "rows of a block cache are moved on by batch", "cache.shape[1] if flat else 0",
@@ -296,6 +432,13 @@ MUTANTS = (
         _cfg("update_cache=false"), "", "class: wrong batch",
     ),
     _mutant(
+        "cache-touched", "a call without update moves rows of a cache",
+        "        K_out, V_out = return_new(shape, key, value)\n",
+        "        K_out, V_out = return_new(shape, key, value)\n"
+        "        nisa.dma_copy(dst=V_cache[0:1], src=V_cache[1:2])\n",
+        _cfg("update_cache=false"), "", "AB28",
+    ),
+    _mutant(
         "rank-4-axes", "the axis of heads is taken for that of batches", "return cache.reshape((B, rows, columns))",
         "return cache.reshape((heads, B * rows, columns))", _cfg("cache_rank=4", seed=1), "", "AB29",
     ),
@@ -314,10 +457,10 @@ MUTANTS = (
         "attention-head-major", "the projection takes heads for requests",
         "attended.reshape((shape.d, shape.B, shape.q, shape.S))",
         "attended.reshape((shape.d, shape.q, shape.B, shape.S)).permute((0, 2, 1, 3))",
-        "plain", "psum", "AB30",
+        "plain", "out_psum", "AB30",
     ),
     _mutant(
         "shards-exchanged", "each core projects to the other one's shard", "first = prg * 128 * H_2",
-        "first = (n_prgs - 1 - prg) * 128 * H_2", "transposed-out-on-chip", "psum", "AB31", file=_PROJECTION,
+        "first = (n_prgs - 1 - prg) * 128 * H_2", "transposed-out-on-chip", "out_psum", "AB31", file=_PROJECTION,
     ),
 )  # fmt: skip

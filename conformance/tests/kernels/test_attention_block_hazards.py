@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from conformance.backends.sim import SimBackend
 from conformance.cases.attention_block_tkg import SUBJECT
 from conformance.entry import launch
+from conformance.mutants.attention_block_tkg import MUTANTS, NOT_PLAYED, ROW_INDEX_IN_FLOAT32
+from conformance.mutants.patched import forget, implementation
 from conformance.runner import run_case
 from conformance.subject import Case
 from conformance.tests.kernels.attention_block_tkg_inputs import (
@@ -48,6 +50,12 @@ NEW: dict[str, Any] = {"update_cache": False}
 def test_every_defect_has_a_test_here() -> None:
     tested = {f"AB{found[1]}" for name in globals() if (found := re.fullmatch(r"test_\w+_ab(\d+)", name))}
     assert tested == {defect.id for defect in CONTRACT.defects}
+
+
+def test_every_defect_is_played_by_a_mutant_or_said_not_to_be() -> None:
+    played = {mutant.source for mutant in MUTANTS if mutant.source.startswith("AB")}
+    assert not played & set(NOT_PLAYED)
+    assert played | set(NOT_PLAYED) == {defect.id for defect in CONTRACT.defects}
 
 
 # ---- helpers ----------------------------------------------------------------------------------------------------
@@ -193,6 +201,12 @@ def test_rows_of_a_large_cache_are_exact_ab27() -> None:
     for name, head in (("K_out", -2), ("V_out", -1)):
         assert np.argwhere(got[name].any(axis=2)).tolist() == [[1, 2**23 + 1]]
         assert (got[name][1, 2**23 + 1] == heads[1, 0, head]).all()
+    faulty = SUBJECT.with_implementation(implementation(ROW_INDEX_IN_FLOAT32, SUBJECT.implementation))
+    try:
+        rounded = launch(faulty, config, inputs, SimBackend(Options()))["V_out"]
+    finally:
+        forget(ROW_INDEX_IN_FLOAT32)
+    assert np.argwhere(rounded.any(axis=2)).tolist() == [[1, 2**23]]
 
 
 @pytest.mark.parametrize("layout", [{}, BLOCK, {"K_cache_transposed": True}])
