@@ -457,7 +457,7 @@ MUTANTS = (
         "attention-head-major", "the projection takes heads for requests",
         "attended.reshape((shape.d, shape.B, shape.q, shape.S))",
         "attended.reshape((shape.d, shape.q, shape.B, shape.S)).permute((0, 2, 1, 3))",
-        "plain", "out_psum", "AB30",
+        "plain", "attention_packed", "AB30",
     ),
     _mutant(
         "shards-exchanged", "each core projects to the other one's shard", "first = prg * 128 * H_2",
