@@ -169,7 +169,7 @@ class _Ladder:
             status=status,
             seconds=self.seconds,
             repeats=self.repeat,
-            implementation=self.subject.implementation,
+            implementation=self.subject.judged,
             **more,
         )
 

@@ -10,6 +10,7 @@ import typer
 from conformance.golden_store import GoldenError
 from tools.bench import bench
 from tools.check import check
+from tools.doctor import doctor
 from tools.errors import BadInput
 from tools.explain import explain
 from tools.fuzz import fuzz
@@ -37,6 +38,7 @@ app.command("fuzz")(fuzz)
 app.command("run")(run_kernel)
 app.command("lint")(lint)
 app.command("bench")(bench)
+app.command("doctor")(doctor)
 app.command("report")(report)
 app.add_typer(golden, name="golden")
 

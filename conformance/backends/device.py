@@ -29,7 +29,7 @@ INSTANCE_TYPES = (
 def available(chip: str) -> Availability:
     """Whether package, driver, device and instance are there for a chip ("trn2"); if not, all that is missing."""
     if missing := list(_missing(chip)):
-        return Availability(False, f"missing here: {'; '.join(missing)}. For the packages: {INSTALL}")
+        return Availability(False, f"missing: {'; '.join(missing)}. For the packages: {INSTALL}")
     return Availability(True, f"{instance_type() or chip} through the official nki package")
 
 

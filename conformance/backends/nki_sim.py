@@ -15,7 +15,7 @@ from conformance.subject import Arrays, Call
 def available() -> Availability:
     """Whether the official package is installed."""
     if missing := missing_package():
-        return Availability(False, f"missing here: {missing}; {INSTALL}")
+        return Availability(False, f"missing: {missing}; {INSTALL}")
     return Availability(True, "nki.simulate of the official nki package")
 
 

@@ -58,7 +58,7 @@ def test_a_package_without_instructions_does_not_count_as_the_official_one(packa
     assert backends.available("sim").here
     assert backends.available("nki-sim") == (
         False,
-        "missing here: package nki (no package of that name with instructions, nki.isa, is installed); "
+        "missing: package nki (no package of that name with instructions, nki.isa, is installed); "
         "install from AWS's own Neuron package index, see the Neuron SDK setup guide",
     )
 
@@ -99,9 +99,9 @@ def test_all_that_a_device_lacks_is_told_at_once_in_one_line(instance: Path) -> 
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        (("isa.py",), "missing here: Neuron driver"),
-        (("isa.py", "driver"), "missing here: Neuron device"),
-        (("driver", "neuron0"), "missing here: package nki"),
+        (("isa.py",), "missing: Neuron driver"),
+        (("isa.py", "driver"), "missing: Neuron device"),
+        (("driver", "neuron0"), "missing: package nki"),
     ],
 )
 def test_what_is_there_is_not_missed(instance: Path, given: tuple[str, ...], missing: str) -> None:

@@ -1,0 +1,211 @@
+"""Claim: one command judges a device, whatever the device does; every case is told for what it came to.
+
+The device is played by the stand-in (conformance/tests/standin), which here is a row of the table of backends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.backends import detection
+from conformance.backends.availability import Availability
+from conformance.backends.child import ChildBackend
+from conformance.providers import Provider
+from conformance.tests import standin
+from conformance.tests.standin.fixtures import Stage, stage
+from conformance.tests.suite import scaled_add
+from conformance.tests.tools.command_line import CommandLine
+from tools import doctor, selection
+
+__all__ = ["stage"]
+
+CHECK = ("check", "scaled_add", "--backend", standin.NAME, "--jobs", "1")
+
+
+@pytest.fixture
+def device(command: CommandLine, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    """The command line, knowing the kernel scaled_add in NKI and the stand-in as a backend."""
+    row = detection._Row(lambda: Availability(True, "the stand-in"), "conformance.tests.standin:make", True)
+    backends = {**detection.BACKENDS, standin.NAME: row}
+    for module in (detection, selection, doctor):
+        monkeypatch.setattr(module, "BACKENDS", backends)
+    shared: dict[Any, Any] = {}
+    monkeypatch.setattr(detection, "_shared", shared)
+    command.judge(scaled_add.SUBJECT.with_implementation("conformance.tests.suite.scaled_add_nki:scaled_add"))
+    yield command
+    for backend in shared.values():
+        assert isinstance(backend, ChildBackend)
+        backend.close()
+
+
+def _results(device: CommandLine, file: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    code = device(*CHECK, *words, "--json", str(file)).code
+    return code, json.loads(file.read_text())["results"]
+
+
+def test_a_device_is_judged_case_by_case(device: CommandLine, tmp_path: Path) -> None:
+    code, results = _results(device, tmp_path / "results.json")
+    assert code == 0
+    assert [(one["case"], one["backend"], one["status"]) for one in results] == [
+        ("small", "stand-in", "passed"),
+        ("exact", "stand-in", "passed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "statuses"),
+    [
+        (("exit", "right"), ["died", "passed"]),
+        (("compile-error", "right"), ["compile-failed", "passed"]),
+        (("right", "refuses"), ["passed", "refused"]),
+        (("zeros", "raises"), ["failed", "crashed"]),
+        (("right", "runtime-timeout"), ["passed", "timed-out"]),
+    ],
+)
+def test_what_goes_wrong_costs_its_own_case(
+    device: CommandLine, stage: Stage, tmp_path: Path, plan: tuple[str, ...], statuses: list[str]
+) -> None:
+    stage.plays(*plan)
+    code, results = _results(device, tmp_path / "results.json")
+    assert code == 1
+    assert [one["status"] for one in results] == statuses
+
+
+def test_a_launch_that_hangs_is_ended_by_the_time_limit(device: CommandLine, stage: Stage) -> None:
+    # The limit also holds for the start of a child, which takes longer than the launch.
+    stage.plays("hang", "right")
+    answer = device(*CHECK, "--timeout", "3")
+    assert answer.code == 1
+    assert "1 of 2 cases passed" in answer.out
+    assert "small on stand-in: timed-out" in answer.out
+    assert "no answer within 3 s; it was killed" in answer.out
+    assert f"again: nki-oracle check scaled_add --case small --backend {standin.NAME}" in answer.out
+
+
+def test_bits_that_change_between_runs_are_a_failure(device: CommandLine, stage: Stage) -> None:
+    stage.plays("unsteady")
+    answer = device(*CHECK, "--case", "small", "--repeat", "3")
+    assert answer.code == 1
+    assert "not deterministic: " in answer.out
+    assert "elements differ between run 1 and run 2" in answer.out
+    assert "--repeat 3" in answer.out
+    assert stage.launches == 3
+
+
+def test_bits_that_stay_pass_the_repetition(device: CommandLine, stage: Stage, tmp_path: Path) -> None:
+    code, results = _results(device, tmp_path / "results.json", "--repeat", "3")
+    assert code == 0
+    assert {one["repeats"] for one in results} == {3}
+    assert stage.launches == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--timeout", "5", "--backend", "host"), "--timeout: backend host launches in this process"),
+        (("--timeout", "0"), "Invalid value for '--timeout'"),
+        (("--repeat", "0"), "Invalid value for '--repeat'"),
+        (("--backend", "trn2"), "backend trn2 cannot run here: missing: "),
+        (("--backend", "nki-sim"), "backend nki-sim cannot run here: missing: "),
+        (("--provider", "no.such:thing"), "--provider: provider no.such:thing cannot be imported"),
+        (("--provider", "a:b", "--kernel", "a:b"), "--kernel and --provider both say whose kernel to judge"),
+        (("--provider", f"{__name__}:Nothing"), "provider nothing has none of scaled_add"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line_and_code_2(device: CommandLine, words: tuple[str, ...], told: str) -> None:
+    answer = device("check", "scaled_add", "--jobs", "1", *words)
+    assert answer.code == 2
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+
+
+class Nothing(Provider):
+    """Provides nothing."""
+
+    name = "nothing"
+
+    def implementation(self, kernel: str) -> None:
+        return None
+
+
+OURS = "conformance.tests.suite.test_providers:Ours"
+
+
+def test_a_providers_kernel_is_judged_and_what_it_lacks_is_told(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from conformance import registry
+
+    monkeypatch.setattr(registry, "kernel_names", lambda: ("scaled_add", "another"))
+    known = command.subject
+    other = dataclasses.replace(known, name="another")
+    monkeypatch.setattr(registry, "kernel", lambda name: known if name == "scaled_add" else other)
+    file = tmp_path / "results.json"
+    answer = command("check", "--backend", "host", "--jobs", "1", "--provider", OURS, "--json", str(file))
+    assert answer.code == 0
+    assert "not provided by ours: another" in answer.out
+    document = json.loads(file.read_text())
+    assert document["not_provided"] == ["another"]
+    assert {one["implementation"] for one in document["results"]} == {OURS}
+
+
+# ---- doctor --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_tells_what_is_missing_and_exits_0(command: CommandLine) -> None:
+    answer = command("doctor")
+    assert answer.code == 0
+    assert "the embedded machine" in answer.out
+    for part in ("Neuron driver", "Neuron device", "neuronx-cc"):
+        assert part in answer.out
+
+
+def test_doctor_launches_a_known_kernel_on_one_core_and_two(device: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "doctor.json"
+    answer = device("doctor", "--backend", standin.NAME, "--json", str(file))
+    assert answer.code == 0
+    document = json.loads(file.read_text())
+    assert document["preflight"] == {"1 core(s)": "right", "2 core(s)": "right"}
+    assert document["place"]["nki"].endswith("+stand-in")
+
+
+@pytest.mark.parametrize(
+    ("manner", "told"),
+    [
+        ("stochastic", "stochastic rounding is on"),
+        ("half", "wrong elements"),
+        ("compile-error", "compile-failed: "),
+        ("exit", "died: "),
+    ],
+)
+def test_doctor_exits_1_where_the_known_launch_comes_out_wrong(
+    device: CommandLine, stage: Stage, manner: str, told: str
+) -> None:
+    stage.plays("right", preflight=manner)
+    answer = device("doctor", "--backend", standin.NAME)
+    assert answer.code == 1
+    assert told in answer.out
+
+
+def test_doctor_on_the_machine_itself(command: CommandLine) -> None:
+    assert command("doctor", "--backend", "sim").code == 0
+
+
+def test_doctor_cannot_launch_where_nothing_is(command: CommandLine) -> None:
+    answer = command("doctor", "--backend", "trn2")
+    assert answer.code == 2
+    assert "missing: package nki" in answer.err
+
+
+def test_the_settings_of_a_launch_are_told_with_what_this_shell_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEURON_RT_STOCHASTIC_ROUNDING_EN", "1")
+    monkeypatch.setattr(doctor, "_flights", lambda *_: ({}, {}))
+    told = {one["setting"]: one["remark"] for one in doctor._findings("trn2", 1.0)["settings"]}
+    assert told["NEURON_RT_STOCHASTIC_ROUNDING_EN=0"] == "1 in this shell, which launches do not inherit"
+    assert told["NEURON_LOGICAL_NC_CONFIG=2"] == ""
