@@ -61,7 +61,7 @@ class Meter:
             row.format = fmt.name
         # Infinity means "not seen" to the softmax, NaN poison: neither has a size.
         finite = np.isfinite(before) & np.isfinite(after)
-        before, apart = before[finite], (after - before)[finite]
+        before, apart = before[finite], after[finite] - before[finite]
         row.elements += value.size
         row.changed += int(np.count_nonzero(apart))
         row.values += float(before @ before)

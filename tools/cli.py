@@ -9,6 +9,7 @@ import typer
 
 from conformance.golden_store import GoldenError
 from tools.bench import bench
+from tools.budget import budget
 from tools.check import check
 from tools.doctor import doctor
 from tools.errors import BadInput
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("list")(list_kernels)
 app.command("check")(check)
 app.command("explain")(explain)
+app.command("budget")(budget)
 app.command("fuzz")(fuzz)
 app.command("run")(run_kernel)
 app.command("lint")(lint)
