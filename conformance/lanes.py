@@ -147,6 +147,25 @@ def _not_exact(values: Array, target: Format) -> str:
     return "" if whole and np.abs(values).max() <= 4 else "it holds more than integers from -4 to 4"
 
 
+def _one_sided(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
+    return np.abs(stream.normal(shape))
+
+
+def _not_one_sided(values: Array, target: Format) -> str:
+    return "" if np.isfinite(values).all() and (values >= 0).all() else "it holds values that are not finite and >= 0"
+
+
+def _exact_rounding(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
+    """Integers of up to 7 bits, or as many as the format has: exact, and more than 8 bits when two are multiplied."""
+    most = 2 ** min(7, target.mantissa_bits + 1) - 1
+    return stream.integers(-most if target.signed else 0, most + 1, shape).astype(np.float32)
+
+
+def _not_whole(values: Array, target: Format) -> str:
+    whole = np.isfinite(values).all() and bool((values == np.rint(values)).all())
+    return "" if whole and np.abs(values).max() < 128 else "it holds more than integers below 128"
+
+
 def _one_hot(stream: Stream, shape: tuple[int, ...], target: Format) -> Array:
     """A single 1 in every row of the last axis."""
     places = stream.integers(0, shape[-1], shape[:-1])
@@ -220,6 +239,19 @@ _ROWS = (
         "every backend",
         _exact,
         _not_exact,
+    ),
+    Lane(
+        "exact_rounding",
+        "a rounding dropped, doubled, or to another dtype: as exact, with more bits than the narrow formats hold, so "
+        "that every rounding point has something to round",
+        _exact_rounding,
+        _not_whole,
+    ),
+    Lane(
+        "one_sided",
+        "errors that lean to one side, such as truncation: no term is negative, so that nothing cancels",
+        _one_sided,
+        _not_one_sided,
     ),
     Lane(
         "one_hot",

@@ -21,18 +21,21 @@ Array = NDArray[Any]
 GAP = 512.0
 
 
-def tied(stream: Stream, queries: int, head_dim: int, selected: NDArray[np.bool_]) -> tuple[Array, Array]:
+def tied(
+    stream: Stream, queries: int, head_dim: int, selected: NDArray[np.bool_], level: bool = False
+) -> tuple[Array, Array]:
     """q [queries, head_dim] and k [len(selected), head_dim]: all selected keys tie, all others vanish.
 
     Per query the selected keys have one common score and the rest lie 1024 below, so that softmax weights
-    are 1/n and 0 whatever the order, the tiling or the error of exp. LaneError where head_dim < 2.
+    are 1/n and 0 whatever the order, the tiling or the error of exp. `level` makes that score 0 for every query,
+    where a sink of 0 ties as well. LaneError where head_dim < 2.
     """
     if head_dim < 2:
         raise LaneError(f"lane exact: ties need a head dimension of 2 or more, not {head_dim}")
     half = (head_dim + 1) // 2
     q = np.zeros((queries, head_dim), np.float32)
     q[:, 0] = 16
-    q[:, 1:half] = stream.integers(-2, 3, (queries, half - 1))
+    q[:, 1:half] = 0 if level else stream.integers(-2, 3, (queries, half - 1))
     k = stream.integers(-4, 5, (len(selected), head_dim)).astype(np.float32)
     k[:, 0] = np.where(selected, 0, -64)
     # Where q is not zero all keys are alike; where keys differ, q is zero.
@@ -58,10 +61,28 @@ def exact_values(stream: Stream, keys: int, head_dim: int, selected: NDArray[np.
     return v
 
 
-def require_exact_mean(v: Array, selected: NDArray[np.bool_]) -> None:
+def rounded_values(
+    stream: Stream, keys: int, head_dim: int, selected: NDArray[np.bool_], most: int, sinks: int = 0
+) -> Array:
+    """v [keys, head_dim] of integers from 1 to `most`: their mean over the selected keys is exact in float32.
+
+    Sums grow with every key, past the 8 bits of a bfloat16 where enough keys are selected, so that each place that
+    rounds to a narrow format decides bits. `sinks` tie with the keys and have the value 0.
+    """
+    v = stream.integers(1, most + 1, (keys, head_dim)).astype(np.float32)
+    require_exact_mean(v, selected, sinks)
+    return v
+
+
+def tying(room: int, sinks: int = 0) -> int:
+    """How many of `room` keys can tie at most, so that with `sinks` beside them they are a power of two."""
+    return 2 ** ((room + sinks).bit_length() - 1) - sinks
+
+
+def require_exact_mean(v: Array, selected: NDArray[np.bool_], sinks: int = 0) -> None:
     """LaneError unless sums of the selected rows are exact in every order and their count a power of two."""
-    count = int(selected.sum())
-    if count == 0 or count & (count - 1):
+    count = int(selected.sum()) + sinks
+    if count == sinks or count & (count - 1):
         raise LaneError(f"lane exact: {count} tied keys; 1/{count} is exact for powers of two alone")
     require_exact_sum(v[selected], axis=0)
 

@@ -33,7 +33,9 @@ _STEPS, _STEP = 8, 32.0
 #: Deviation of normal scores: weights of a row differ by orders of magnitude, none rules alone.
 _DEVIATION = 1.5
 #: Lanes whose scores obey a relation, which a scale would bend.
-RELATED = ("exact", "one_hot", "rising", "shift")
+RELATED = (*lanes.EXACT_LANES, "one_hot", "rising", "shift")
+#: Largest values of lane exact_rounding: whole numbers that both 8-bit formats, and that bfloat16, hold one and all.
+_LARGEST_8_BITS, _LARGEST = 7, 127
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def fits(config: Config, lane: str) -> bool:
     """Whether the lane can be built: relations need plain scores, ties also a key that all queries see."""
     if lane not in RELATED:
         return True
-    alone = lane in ("exact", "one_hot") and 0 < config.sliding_window < config.seqlen_q
+    alone = lane in (*lanes.EXACT_LANES, "one_hot") and 0 < config.sliding_window < config.seqlen_q
     return config.scale == 1.0 and config.d_head >= 2 and not alone
 
 
@@ -119,7 +121,7 @@ def _logical(
 ) -> tuple[Array, Array, Array]:
     c = config
     shape = (c.batch, lengths.prior + c.seqlen_q, c.num_kv_heads, c.d_head)
-    v = lanes.fill("normal", stream.child("v"), shape, c.kv_dtype)
+    v = lanes.fill("one_sided" if lane == "one_sided" else "normal", stream.child("v"), shape, c.kv_dtype)
     if lane not in RELATED:
         factor = _DEVIATION / math.sqrt(c.d_head)
         if c.scale and math.isfinite(c.scale):
@@ -138,7 +140,7 @@ def _logical(
             k[b, :, head], exact[b, :, head] = pair[1], pair[2]
     if c.k_scale:
         q = q / scales["k_scale"][: c.d_head, 0]
-    return cast(q, c.dtype), cast(k, c.kv_dtype), cast(exact, c.kv_dtype) if lane == "exact" else v
+    return cast(q, c.dtype), cast(k, c.kv_dtype), cast(exact, c.kv_dtype) if lane in lanes.EXACT_LANES else v
 
 
 def _related(config: Config, lane: str, stream: Stream, lengths: Lengths, queries: int) -> tuple[Array, Array, Array]:
@@ -149,8 +151,12 @@ def _related(config: Config, lane: str, stream: Stream, lengths: Lengths, querie
         return (*score_lanes.shifted(stream, queries, total, d, _SHIFT), values)
     if lane == "rising":
         return (*score_lanes.rising(stream, queries, total, d, -(-total // _steps(total))), values)
-    selected = _selected(config, lane, stream.child("selected"), lengths)
-    q, k = score_lanes.tied(stream, queries, d, selected)
+    sinks = int(config.sink is not None) if lane == "exact_rounding" else 0
+    selected = _selected(config, lane, stream.child("selected"), lengths, sinks)
+    q, k = score_lanes.tied(stream, queries, d, selected, level=sinks > 0)
+    if lane == "exact_rounding":
+        most = _LARGEST if config.kv_dtype == "bfloat16" else _LARGEST_8_BITS
+        values = score_lanes.rounded_values(stream.child("values"), total, d, selected, most, sinks)
     if lane == "exact":
         values = score_lanes.exact_values(stream.child("values"), total, d, selected)
     return q, k, values
@@ -160,13 +166,15 @@ def _steps(total: int) -> int:
     return min(_STEPS, total // 64)
 
 
-def _selected(config: Config, lane: str, stream: Stream, lengths: Lengths) -> NDArray[np.bool_]:
-    """The tokens that tie: a power of two of those that every query sees; one in lane one_hot."""
+def _selected(config: Config, lane: str, stream: Stream, lengths: Lengths, sinks: int) -> NDArray[np.bool_]:
+    """The tokens that tie, among those that every query sees: a power of two, all there can be, or one."""
     total = lengths.prior + config.seqlen_q
     first = max(0, total - config.sliding_window) if config.sliding_window else 0
     common = np.arange(first, lengths.prior + 1)
     most = common.size.bit_length() - 1
     count = 1 if lane == "one_hot" else 2 ** int(stream.integers(0, most + 1))
+    if lane == "exact_rounding":
+        count = score_lanes.tying(common.size, sinks)
     selected = np.zeros(total, np.bool_)
     selected[common[stream.permutation(common.size)[:count]]] = True
     return selected
@@ -177,8 +185,8 @@ def _sink(config: Config, lane: str, stream: Stream, lengths: Lengths) -> Array:
     assert config.sink is not None
     total = lengths.prior + config.seqlen_q
     seen = min(total, config.sliding_window or total)
-    if lane in ("exact", "one_hot"):
-        values = np.full((config.rows, 1), _NO_SINK, np.float32)
+    if lane in (*lanes.EXACT_LANES, "one_hot"):
+        values = np.full((config.rows, 1), 0.0 if lane == "exact_rounding" else _NO_SINK, np.float32)
     else:
         level = {"shift": _SHIFT, "rising": _STEP * (_steps(total) - 1)}.get(lane, _DEVIATION**2 / 2)
         values = stream.normal((config.rows, 1)) + np.float32(level + math.log(seen))

@@ -27,6 +27,8 @@ Bools = NDArray[np.bool_]
 _MOST_ELEMENTS = 2**26
 #: A sink so low that its term vanishes beside any score of these lanes.
 _NO_SINK = -30000.0
+#: Largest values of lane exact_rounding: whole numbers that float8_e4m3, and that bfloat16, hold one and all.
+_LARGEST_8_BITS, _LARGEST = 15, 127
 #: Score that the shift lane puts on all keys.
 _SHIFT = 384.0
 #: Tiles of the rising lane at most, and the scores from one to the next.
@@ -70,7 +72,7 @@ def build(config: Config, lane: str, seed: int) -> dict[str, Array]:
 
 def fits(config: Config, lane: str) -> bool:
     """Whether the lane can be built: scores of known relation need queries that nobody rotates."""
-    if lane in ("exact", "shift", "rising"):
+    if lane in (*lanes.EXACT_LANES, "shift", "rising"):
         room = config.d_head >= 2 and (lane != "rising" or config.curr_sprior >= 256)
         return not config.fuse_rope and room
     if lane == "pages":
@@ -140,11 +142,12 @@ def _logical(config: Config, lane: str, stream: Stream) -> Logical:
     c = config
     keep, lengths = _kept(config, lane, stream)
     positions = lengths[:, None] + np.arange(c.s_active, dtype=np.float32)
-    tied = lane == "exact" or (lane == "one_hot" and c.use_pos_id and not c.fuse_rope)
+    tied = lane in lanes.EXACT_LANES or (lane == "one_hot" and c.use_pos_id and not c.fuse_rope)
     related = tied or lane in ("shift", "rising")
     q, k, v = _related(config, lane, stream, keep) if related else (None, None, None)
     split = c.curr_sprior - c.s_active
     kind = lane if lane in ("heavy_tailed", "fp8_edge") else "normal"
+    kinds = {"k": kind, "v": "one_sided" if lane == "one_sided" else kind}
     prior, active = (c.bs, c.curr_sprior, c.d_head), (c.bs, c.s_active, c.d_head)
 
     def values(name: str, given: Array | None) -> tuple[Array, Array]:
@@ -152,8 +155,8 @@ def _logical(config: Config, lane: str, stream: Stream) -> Logical:
         if given is not None:
             return cast(given, c.kv_dtype), cast(given[:, split:], c.active_dtype)
         return (
-            lanes.fill(kind, stream.child(f"{name}_prior"), prior, c.kv_dtype),
-            lanes.fill(kind, stream.child(f"{name}_active"), active, c.active_dtype),
+            lanes.fill(kinds[name], stream.child(f"{name}_prior"), prior, c.kv_dtype),
+            lanes.fill(kinds[name], stream.child(f"{name}_active"), active, c.active_dtype),
         )
 
     k_prior, k_active = values("k", k)
@@ -188,10 +191,14 @@ def _related_batch(
     if lane == "rising":
         tile = -(-c.curr_sprior // _steps(config))
         return (*score_lanes.rising(stream, c.columns_per_batch, c.curr_sprior, c.d_head, tile), None)
-    selected = _selected(lane, stream.child("selected"), keep)
-    q, k = score_lanes.tied(stream, c.columns_per_batch, c.d_head, selected)
+    sinks = int(c.sink is not None) if lane == "exact_rounding" else 0
+    selected = _selected(lane, stream.child("selected"), keep, sinks)
+    q, k = score_lanes.tied(stream, c.columns_per_batch, c.d_head, selected, level=sinks > 0)
     if lane == "one_hot":
         return q, k, None
+    if lane == "exact_rounding":
+        most = _LARGEST_8_BITS if FP8 in (c.kv_dtype, c.active_dtype) else _LARGEST
+        return q, k, score_lanes.rounded_values(stream.child("values"), c.curr_sprior, c.d_head, selected, most, sinks)
     return q, k, score_lanes.exact_values(stream.child("values"), c.curr_sprior, c.d_head, selected)
 
 
@@ -199,11 +206,13 @@ def _steps(config: Config) -> int:
     return min(_STEPS, config.curr_sprior // 128)
 
 
-def _selected(lane: str, stream: Stream, keep: Bools) -> Bools:
-    """The tokens that tie: a power of two of those that every column keeps; one in lane one_hot."""
+def _selected(lane: str, stream: Stream, keep: Bools, sinks: int) -> Bools:
+    """The tokens that tie, among those that every column keeps: a power of two, all there can be, or one."""
     common = np.flatnonzero(keep.all(axis=(0, 1)))
     most = common.size.bit_length() - 1
     count = 1 if lane == "one_hot" else 2 ** int(stream.integers(0, most + 1))
+    if lane == "exact_rounding":
+        count = score_lanes.tying(common.size, sinks)
     selected = np.zeros(keep.shape[-1], np.bool_)
     selected[common[stream.permutation(common.size)[:count]]] = True
     return selected
@@ -211,8 +220,8 @@ def _selected(lane: str, stream: Stream, keep: Bools) -> Bools:
 
 def _sink(config: Config, lane: str, stream: Stream) -> Array:
     assert config.sink is not None
-    if lane in ("exact", "one_hot"):
-        values = np.full((config.q_head, 1), _NO_SINK, np.float32)
+    if lane in ("exact", "one_hot", "exact_rounding"):
+        values = np.full((config.q_head, 1), 0.0 if lane == "exact_rounding" else _NO_SINK, np.float32)
     else:
         level = {"shift": _SHIFT, "rising": _STEP * (_steps(config) - 1)}.get(lane, 0.0)
         values = stream.normal((config.q_head, 1)) + np.float32(level)

@@ -29,7 +29,7 @@ from reference.contracts.attention_segmented_cte import (
 
 Arrays = dict[str, NDArray[Any]]
 
-LANES = ("normal", "exact", "rising", "shift", "one_hot", "pages", "poison")
+LANES = ("normal", "exact", "exact_rounding", "one_sided", "rising", "shift", "one_hot", "pages", "poison")
 
 #: What a query that sees nothing has: a maximum of -2**127 and a sum of 2**-126.
 OUTPUTS = (

@@ -30,7 +30,8 @@ from reference.contracts.attention_tkg import (
 Arrays = dict[str, NDArray[Any]]
 
 LANES = (
-    "normal", "exact", "shift", "rising", "one_hot", "pages", "poison", "fp8_edge", "heavy_tailed",
+    "normal", "exact", "exact_rounding", "one_sided", "shift", "rising", "one_hot", "pages", "poison", "fp8_edge",
+    "heavy_tailed",
 )  # fmt: skip
 
 OUTPUTS = (

@@ -35,6 +35,8 @@ def test_the_same_stream_gives_the_same_bytes() -> None:
 NEAR_MISSES = {
     "normal": np.array([0.5, np.inf], np.float32),
     "exact": np.array([1.0, 2.5], np.float32),
+    "exact_rounding": np.array([3.0, 128.0], np.float32),
+    "one_sided": np.array([3.0, -0.5], np.float32),
     "one_hot": np.array([[0, 1, 0], [1, 1, 0]], np.float32),
     "heavy_tailed": Stream(0).normal(1000),
     "fp8_edge": Stream(0).normal(1000),
@@ -158,6 +160,34 @@ def test_three_tied_keys_are_no_exact_mean() -> None:
     stream = Stream(4)
     with pytest.raises(LaneError, match="powers of two"):
         score_lanes.exact_values(stream, 64, 8, stream.subset(64, 3))
+
+
+def test_rounded_values_leave_something_to_round_and_their_mean_is_exact() -> None:
+    stream = Stream(4)
+    selected = stream.subset(512, 255)
+    v = score_lanes.rounded_values(stream, 512, 8, selected, most=15, sinks=1)
+    sums = v[selected].astype(np.int64).sum(axis=0)
+    # In steps of 8 and 16 a bfloat16 holds one in eight or sixteen of such sums.
+    assert (sums > 1024).all()
+    assert (sums % 8 != 0).any()
+    mean = sums / 256
+    assert (mean.astype(np.float32) == mean).all()
+    with pytest.raises(LaneError, match="256 tied keys|powers of two"):
+        score_lanes.rounded_values(stream, 512, 8, stream.subset(512, 254), most=15, sinks=1)
+
+
+@pytest.mark.parametrize(("room", "sinks", "expected"), [(1, 0, 1), (1, 1, 1), (255, 1, 255), (255, 0, 128), (6, 1, 3)])
+def test_as_many_keys_tie_as_make_a_power_of_two_with_the_sinks(room: int, sinks: int, expected: int) -> None:
+    assert score_lanes.tying(room, sinks) == expected
+
+
+def test_level_ties_have_the_score_of_a_sink_of_zero() -> None:
+    stream = Stream(4)
+    selected = stream.subset(64, 7)
+    q, k = score_lanes.tied(stream, 4, 16, selected, level=True)
+    scores = q.astype(np.int64) @ k.astype(np.int64).T
+    assert (scores[:, selected] == 0).all()
+    assert (scores[:, ~selected] == -1024).all()
 
 
 def test_shifted_scores_overflow_exp_and_plain_ones_are_caught() -> None:
