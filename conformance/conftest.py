@@ -11,6 +11,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from conformance.markers import reason_to_skip
+from reference.dropin import official_spec
+
+#: Tests of the machine import parts of the drop-in that the official package, where it is installed, need not have;
+#: `pytest -m trn2` would stop at them before it runs anything.
+collect_ignore = ["tests/machine"] if official_spec() is not None else []
 
 # No deadline anywhere: the time of an example says more about the machine than about the kernel.
 # ci draws the same examples on every run, so that a red run is about the change and can be repeated.
