@@ -175,7 +175,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 
 # ---- the catalog -------------------------------------------------------------------------------------------------
 
-_GOLDEN, _CHECK = frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
 
 
 def _case(
@@ -230,6 +230,8 @@ CATALOG = (
     _case("large-tiles", note="several large tiles", **_sized(1, 1, 128, 128, 4224, 4352, 16)),
     _case("alone", lnc=1, sink="float32", **_ODD),
     _case("exact", "exact", sink="float32", **_ODD),
+    _case("exact-rounding", "exact_rounding", tags=_CI, sink="float32", **_sized(2, 2, 128, 16, 256, 400, 64)),
+    _case("one-sided", "one_sided", tags=_CI, **_sized(1, 2, 128, 16, 256, 400, 64)),
     _case("one-hot", "one_hot", **_sized(1, 2, 256, 16, 256, 400, 64)),
     _case("rising", "rising", sink="float32", **_sized(1, 2, 128, 16, 256, 656, 64)),
     _case("shift", "shift", sink="float32", **_sized(1, 2, 128, 16, 256, 400, 64)),

@@ -253,7 +253,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 
 # ---- the catalog -------------------------------------------------------------------------------------------------
 
-_GOLDEN, _CHECK = frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
 
 
 def _case(name: str, lane: str = "normal", tags: frozenset[str] = _GOLDEN, note: str = "", **fields: Any) -> Case:
@@ -326,6 +326,8 @@ CATALOG = (
     _case("debug-block", debug=True, **_sized(3, 2, 3, 512, 32), block_len=16, **_PAGED),
     _case("exact", "exact", sink="float32", **_SEQUENCE),
     _case("exact-block", "exact", **_sized(3, 2, 3, 512, 32), block_len=16, **_PAGED),
+    _case("exact-rounding", "exact_rounding", tags=_CI, sink="float32", **_SEQUENCE),
+    _case("one-sided", "one_sided", tags=_CI, **_SEQUENCE),
     _case("shift", "shift", sink="bfloat16", **_SEQUENCE),
     _case("rising", "rising", **_SEQUENCE),
     _case("rising-flash", "rising", **_sized(1, 2, 1, 33024, 16)),
