@@ -54,7 +54,12 @@ def config_from_dict(config_type: type[C], values: Mapping[str, Any]) -> C:
 
 def config_digest(config: Any) -> str:
     """16 hexadecimal digits of SHA-256 over every field, defaults included; equal on every machine."""
-    text = json.dumps(config_to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return dict_digest(config_to_dict(config))
+
+
+def dict_digest(values: Mapping[str, Any]) -> str:
+    """The `config_digest` of the config that `config_to_dict` turned into `values`."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
