@@ -7,7 +7,7 @@ sentinels; then bits, envelope, bound, tolerance. A tolerance can therefore neve
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from conformance.envelope import Envelope, envelope_faults, values64
 from conformance.grades import Grade
 from conformance.subject import Output
 from conformance.tolerances import Tolerance, tolerance_faults
-from reference.numerics.cast import cast
+from reference.numerics.cast import cast, to_float32
 from reference.numerics.formats import format_of
-from reference.numerics.ulp import same_bits, ulp_distance
+from reference.numerics.ulp import same_bits, same_bytes, ulp_distance
 
 Array = NDArray[Any]
 
@@ -73,6 +73,9 @@ class Verdict:
 def judge(got: Array, evidence: Evidence) -> Verdict:
     """The grade of one output. ValueError where there is neither model nor truth to judge it against."""
     golden = golden_of(got, evidence)
+    if evidence.model is not None and same_bytes(got, golden):
+        # No gate can be shut for what is golden itself.
+        return Verdict(Grade.A)
     faults = structure_faults(got, golden, _open_to(evidence))
     if not faults:
         faults = liveness_faults(got, golden, evidence) + sentinel_faults(got, golden, evidence)
@@ -109,6 +112,8 @@ def structure_faults(got: Array, golden: Array, undefined: Array | None = None) 
         return [f"shape {list(got.shape)}, expected {list(golden.shape)}"]
     if got.dtype != golden.dtype:
         return [f"dtype {got.dtype}, expected {golden.dtype}"]
+    if all(np.isfinite(_numbers(array)).all() for array in (got, golden)):
+        return []
     special = [_special(array) for array in (got, golden)]
     apart = special[0] != special[1]
     if undefined is not None:
@@ -123,14 +128,16 @@ def structure_faults(got: Array, golden: Array, undefined: Array | None = None) 
 
 def liveness_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
     """Whether an output is dead: unwritten, all zero or constant where golden is clearly something else."""
+    if same_bytes(got, golden):
+        return []
     judged = _judged(golden, evidence)
-    out, want = got[judged], golden[judged]
+    out, want = _picked(got, judged), _picked(golden, judged)
     if not want.size:
         return []
-    before = None if evidence.before is None else evidence.before[judged]
+    before = None if evidence.before is None else _picked(evidence.before, judged)
     if before is not None and _same(out, before) and _clearly_apart(want, before):
         return [f"never written: argument {evidence.output.argument} is as it was before the launch"]
-    if not values64(out).any() and _clearly_apart(want, np.zeros_like(want)):
+    if not _numbers(out).any() and _clearly_apart(want, np.zeros_like(want)):
         return ["all zero"]
     if _same(out, np.full_like(out, out[0])) and _clearly_apart(want, np.full_like(want, want[0])):
         return [f"constant {float(values64(out[0])):.9g}"]
@@ -144,7 +151,7 @@ def share_of_bound(got: Array, evidence: Evidence) -> float | None:
     """
     if evidence.bound is None or evidence.truth is None:
         return None
-    return figures(values64(got), _truth(evidence), _judged_bound(golden_of(got, evidence), evidence)).share
+    return figures(values64(got), _judged_truth(golden_of(got, evidence), evidence), evidence.bound).share
 
 
 def _open_to(evidence: Evidence) -> Array | None:
@@ -161,6 +168,16 @@ def golden_of(got: Array, evidence: Evidence) -> Array:
     return cast(np.asarray(evidence.truth, np.float64), format_of(got.dtype))
 
 
+def _numbers(array: Array) -> Array:
+    """Values in whichever of the host's own types is at hand."""
+    return array if array.dtype.kind in "iu" else to_float32(array)
+
+
+def _picked(array: Array, judged: NDArray[np.bool_]) -> Array:
+    """The judged elements in a row."""
+    return array.reshape(-1) if judged.all() else array[judged]
+
+
 def _special(array: Array) -> NDArray[np.int8]:
     """0 for finite elements, 1 and -1 for infinities, 2 for NaN."""
     values = values64(array)
@@ -170,7 +187,9 @@ def _special(array: Array) -> NDArray[np.int8]:
 
 def _judged(golden: Array, evidence: Evidence) -> NDArray[np.bool_]:
     """Elements that truth speaks about: defined, finite, no sentinel."""
-    judged = np.isfinite(values64(golden)) & ~_is_sentinel(golden, evidence.output)
+    judged = np.isfinite(_numbers(golden))
+    if evidence.output.sentinels:
+        judged &= ~_is_sentinel(golden, evidence.output)
     return judged if evidence.undefined is None else judged & ~evidence.undefined
 
 
@@ -208,13 +227,13 @@ def _envelope_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]
 
 
 def _bound_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
-    return bound_faults(values64(got), _truth(evidence), _judged_bound(golden, evidence))
-
-
-def _judged_bound(golden: Array, evidence: Evidence) -> Bound:
-    """The bound, with elements that truth does not speak about set free."""
     assert evidence.bound is not None
-    return replace(evidence.bound, limit=np.where(_judged(golden, evidence), evidence.bound.limit, np.inf))
+    return bound_faults(values64(got), _judged_truth(golden, evidence), evidence.bound)
+
+
+def _judged_truth(golden: Array, evidence: Evidence) -> Array:
+    """Truth, NaN where it does not speak about the output."""
+    return np.where(_judged(golden, evidence), _truth(evidence), np.nan)
 
 
 def _tolerance_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:

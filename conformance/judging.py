@@ -20,7 +20,8 @@ from conformance.required import requirement
 from conformance.results import OutputResult
 from conformance.subject import Arrays, Case, Subject
 from conformance.tolerances import TOLERANCES, tolerance_for
-from reference.numerics.metrics import compare, max_abs, relative_l2
+from reference.numerics.metrics import compare, errors
+from reference.numerics.ulp import same_bytes
 
 Array = NDArray[Any]
 Spans = Callable[[], Mapping[str, Envelope]]
@@ -31,7 +32,7 @@ class Reference:
     """What a rung is held against: truth, model or both, with the inputs they were computed from.
 
     `spans` gives the envelopes of grade B when first asked, `bounds` the bounds of grade C; None where that
-    grade is not wanted.
+    grade is not wanted. `below` holds the results of the model, by output: what has its bytes has its errors.
     """
 
     inputs: Arrays
@@ -40,6 +41,7 @@ class Reference:
     spans: Spans | None = None
     bounds: Callable[[], Mapping[str, Bound]] | None = None
     undefined: Arrays = field(default_factory=dict)
+    below: Mapping[str, OutputResult] = field(default_factory=dict)
 
     @property
     def expected(self) -> set[str]:
@@ -75,12 +77,10 @@ def _judge_output(
     evidence = evidence_of(subject, case, name, reference, bounds)
     quantization = subject.quantization(case.config)
     row = requirement(subject.name, name, str(got[name].dtype), quantization, case.lane, rung)
-    return _result(rung, got[name], evidence, row.grade, row.reason)
+    return _result(rung, got[name], evidence, row.grade, row.reason, reference.below.get(name))
 
 
-def evidence_of(
-    subject: Subject, case: Case, name: str, reference: Reference, bounds: Mapping[str, Bound]
-) -> Evidence:
+def evidence_of(subject: Subject, case: Case, name: str, reference: Reference, bounds: Mapping[str, Bound]) -> Evidence:
     """Everything that one output of a case is judged by."""
     record, spans = subject.output(name), reference.spans
     rows = (*subject.tolerances, *TOLERANCES)
@@ -97,13 +97,17 @@ def evidence_of(
     )
 
 
-def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because: str) -> OutputResult:
+def _result(
+    rung: str, got: Array, evidence: Evidence, required: Grade, because: str, below: OutputResult | None
+) -> OutputResult:
     name, golden = evidence.output.name, golden_of(got, evidence)
     if (got.shape, got.dtype) != (golden.shape, golden.dtype):
         return replace(
             _out_of_place(rung, name, mismatch_report(name, got, golden)), shape=got.shape, digest=digest_text(got)
         )
     verdict, apart = judge(got, evidence), compare(got, golden, worst=0)
+    twin = below if below is not None and same_bytes(got, golden) else None
+    max_abs, relative_l2 = _errors(got, evidence) if twin is None else (twin.max_abs_error, twin.relative_l2)
     return OutputResult(
         rung=rung,
         name=name,
@@ -115,12 +119,13 @@ def _result(rung: str, got: Array, evidence: Evidence, required: Grade, because:
         elements=got.size,
         differing=apart.different,
         max_ulp=apart.max_ulp,
-        share_of_bound=share_of_bound(got, evidence),
+        max_abs_error=max_abs,
+        relative_l2=relative_l2,
+        share_of_bound=share_of_bound(got, evidence) if twin is None else twin.share_of_bound,
         shape=got.shape,
-        digest=digest_text(got),
+        digest=digest_text(got) if twin is None else twin.digest,
         ulp_histogram=apart.histogram,
         report="" if verdict.grade.meets(required) else mismatch_report(name, got, golden, evidence.truth),
-        **_errors(got, evidence),
     )
 
 
@@ -129,10 +134,9 @@ def _out_of_place(rung: str, name: str, why: str) -> OutputResult:
     return OutputResult(rung, name, "", Grade.F, Grade.D, "outputs have their names, shapes and dtypes", why)
 
 
-def _errors(got: Array, evidence: Evidence) -> dict[str, float]:
+def _errors(got: Array, evidence: Evidence) -> tuple[float | None, float | None]:
     """Largest absolute and relative L2 error against truth, where the contract defines a value."""
     if evidence.truth is None:
-        return {}
-    defined = ~(np.zeros(got.shape, np.bool_) if evidence.undefined is None else evidence.undefined)
-    pair = values64(got)[defined], np.asarray(evidence.truth, np.float64)[defined]
-    return {"max_abs_error": max_abs(*pair), "relative_l2": relative_l2(*pair)}
+        return None, None
+    pair = values64(got), np.asarray(evidence.truth, np.float64)
+    return errors(*pair) if evidence.undefined is None else errors(*(part[~evidence.undefined] for part in pair))

@@ -127,7 +127,10 @@ class _Ladder:
             results += judge("model", model, Reference(inputs, truth, bounds=bounds, undefined=undefined))
         if kernel is not None and (model is not None or truth is not None):
             spans = self._spans(inputs) if self.envelope and model is not None else None
-            results += judge(self.backend.name, kernel, Reference(inputs, truth, model, spans, bounds, undefined))
+            below = {result.name: result for result in results}
+            results += judge(
+                self.backend.name, kernel, Reference(inputs, truth, model, spans, bounds, undefined, below)
+            )
         return results
 
     def _spans(self, inputs: Arrays) -> Callable[[], Any]:

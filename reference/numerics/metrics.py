@@ -59,10 +59,11 @@ def absolute_error(got: Any, expected: Any) -> Array:
         ValueError: the shapes differ.
     """
     a, b = _values(got), _values(expected)
-    if a.shape != b.shape:
-        raise ValueError(f"metrics: shapes differ, got {a.shape}, expected {b.shape}")
+    _require_one_shape(a, b)
     with np.errstate(all="ignore"):
-        error = np.abs(a - b)
+        error: Array = np.abs(a - b)
+    if np.isfinite(error).all():
+        return error
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     return np.where(same, 0.0, np.where(np.isfinite(a) & np.isfinite(b), error, np.inf))
 
@@ -84,7 +85,16 @@ def relative_l2(got: Any, expected: Any) -> float:
     are errors and expected is 0 everywhere. Elements where both sides are the same infinity or NaN are left
     out of both norms. Scaled, so that float32 extremes neither overflow nor underflow.
     """
+    return _relative(absolute_error(got, expected), expected)
+
+
+def errors(got: Any, expected: Any) -> tuple[float, float]:
+    """(`max_abs`, `relative_l2`) at the cost of one."""
     error = absolute_error(got, expected)
+    return float(np.max(error, initial=0.0)), _relative(error, expected)
+
+
+def _relative(error: Array, expected: Any) -> float:
     if not error.any():
         return 0.0
     wanted = _values(expected)
@@ -115,32 +125,35 @@ def compare(got: Any, expected: Any, fmt: object = None, *, worst: int = 5) -> S
     of zero come last.
     """
     a, b = np.asarray(got), np.asarray(expected)
-    error = absolute_error(a, b)
-    distance = ulp_distance(a, b, fmt)
-    different = ~same_bits(a, b)
+    _require_one_shape(a, b)
+    # Elements with the same bits have no error and no distance: the others alone are looked at.
+    different = np.flatnonzero(~same_bits(a, b))
+    pair = a.reshape(-1)[different], b.reshape(-1)[different]
+    distance = ulp_distance(*pair, fmt)
+    histogram = ulp_histogram(*pair, fmt)
     return Summary(
         elements=a.size,
-        different=int(np.count_nonzero(different)),
-        max_abs=float(np.max(error, initial=0.0)),
+        different=different.size,
+        max_abs=max_abs(*pair),
         max_ulp=int(np.max(distance, initial=0)),
-        relative_l2=relative_l2(a, b),
-        histogram=ulp_histogram(a, b, fmt),
+        relative_l2=relative_l2(a, b) if different.size else 0.0,
+        histogram=histogram | {"0": histogram["0"] + a.size - different.size},
         worst=_worst(a, b, different, distance, worst),
     )
 
 
 def _worst(a: Array, b: Array, different: Array, distance: Array, count: int) -> tuple[Mismatch, ...]:
-    candidates = np.flatnonzero(different)
-    order = np.argsort(-distance.reshape(-1)[candidates], kind="stable")[:count]
-    got, expected = _values(a).reshape(-1), _values(b).reshape(-1)
+    """`different` are flat indices, `distance` belongs to them."""
+    order = np.argsort(-distance, kind="stable")[:count]
+    got, expected = (_values(x.reshape(-1)[different[order]]) for x in (a, b))
     return tuple(
         Mismatch(
-            index=tuple(int(i) for i in np.unravel_index(flat, a.shape)),
-            got=float(got[flat]),
-            expected=float(expected[flat]),
-            ulp=int(distance.reshape(-1)[flat]),
+            index=tuple(int(i) for i in np.unravel_index(different[at], a.shape)),
+            got=float(got[k]),
+            expected=float(expected[k]),
+            ulp=int(distance[at]),
         )
-        for flat in candidates[order]
+        for k, at in enumerate(order)
     )
 
 
@@ -151,6 +164,11 @@ def _bin_names() -> list[str]:
     return [*names, f">{ULP_BINS[-1]}"]
 
 
+def _require_one_shape(a: Array, b: Array) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"metrics: shapes differ, got {a.shape}, expected {b.shape}")
+
+
 def _norm(x: Array) -> float:
     scale = float(np.max(np.abs(x)))
     return scale * float(np.sqrt(np.sum(np.square(x / scale))))
@@ -158,4 +176,5 @@ def _norm(x: Array) -> float:
 
 def _values(x: Any) -> Array:
     values = np.asarray(x)
-    return values.astype(np.float64) if values.dtype.kind in "fiub" else to_float32(values).astype(np.float64)
+    numbers = values if values.dtype.kind in "fiub" else to_float32(values)
+    return numbers.astype(np.float64, copy=False)

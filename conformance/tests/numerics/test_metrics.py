@@ -10,12 +10,13 @@ from reference.numerics.metrics import (
     ULP_BINS,
     absolute_error,
     compare,
+    errors,
     max_abs,
     max_ulp,
     relative_l2,
     ulp_histogram,
 )
-from reference.numerics.ulp import NAN_DISTANCE
+from reference.numerics.ulp import NAN_DISTANCE, same_bits, ulp_distance
 
 INF, NAN = np.inf, np.nan
 
@@ -108,3 +109,26 @@ def test_equal_arrays_show_nothing() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"shapes differ, got \(2,\), expected \(3,\)"):
         absolute_error(np.zeros(2), np.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32, ml_dtypes.float8_e4m3])
+def test_looking_at_what_differs_alone_finds_what_looking_at_everything_does(dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    expected = rng.standard_normal((40, 30)).astype(np.float32)
+    expected[rng.random(expected.shape) < 0.1] = 0
+    expected[rng.random(expected.shape) < 0.05] = INF
+    expected[rng.random(expected.shape) < 0.05] = NAN
+    got = np.where(rng.random(expected.shape) < 0.2, expected * 1.25, expected)
+    got[rng.random(expected.shape) < 0.02] = NAN
+    got[rng.random(expected.shape) < 0.05] *= -1
+    got, expected = got.astype(dtype), expected.astype(dtype)
+    found = compare(got, expected)
+    assert found.different == int(np.count_nonzero(~same_bits(got, expected)))
+    assert (found.max_abs, found.max_ulp) == (max_abs(got, expected), max_ulp(got, expected))
+    assert found.relative_l2 == relative_l2(got, expected)
+    assert found.histogram == ulp_histogram(got, expected)
+    assert errors(got, expected) == (max_abs(got, expected), relative_l2(got, expected))
+    distance = ulp_distance(got, expected)
+    for one in found.worst:
+        assert distance[one.index] == one.ulp == found.max_ulp
+        assert np.array_equal(np.float32(one.got), got[one.index].astype(np.float32), equal_nan=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conformance.tests.numerics.code_tables import NARROW
 from reference.numerics.formats import FORMATS, format_of
-from reference.numerics.ulp import NAN_DISTANCE, same_bits, ulp_distance, ulp_size
+from reference.numerics.ulp import NAN_DISTANCE, same_bits, same_bytes, ulp_distance, ulp_size
 
 Array = NDArray[Any]
 
@@ -119,3 +119,20 @@ def test_ulp_size_of_float32_and_of_what_is_not_finite() -> None:
     assert ulp_size(np.array([3.0]), "int32").tolist() == [1.0]
     assert math.isnan(ulp_size(np.nan, "float32"))
     assert math.isnan(ulp_size(np.inf, FORMATS["bfloat16"]))
+
+
+def test_same_bytes_tells_every_bit_shape_and_dtype() -> None:
+    values = np.array([1, -0.0, np.nan, np.inf], np.float32)
+    assert same_bytes(values, values.copy())
+    assert same_bytes(values[::2], np.array([1, np.nan], np.float32))
+    other_nan = values.copy()
+    other_nan.view(np.uint32)[2] ^= 1
+    assert same_bits(values, other_nan).all()
+    for apart in (other_nan, np.abs(values), values.reshape(2, 2), values.astype(np.float16), values[:3]):
+        assert not same_bytes(values, apart)
+
+
+def test_same_bits_of_nan_broadcasts() -> None:
+    rows = np.array([[1, np.nan], [np.nan, np.nan]], np.float32)
+    rows.view(np.uint32)[1, 1] ^= 1
+    assert same_bits(rows, np.array([np.nan, np.nan], np.float32)).tolist() == [[False, True], [True, True]]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from conformance import grading
 from conformance.bounds import Bound
 from conformance.envelope import Envelope
 from conformance.grades import Grade
@@ -221,3 +222,34 @@ def test_integers_are_judged_beyond_24_bits() -> None:
     evidence = Evidence(Output("index"), model=model, truth=model.astype(np.float64))
     assert judge(got, evidence).missed["A"] == "1 of 2 elements differ"
     assert judge(model.copy(), evidence).grade is Grade.A
+
+
+def _drawn(rng: np.random.Generator) -> tuple[NDArray[Any], Evidence]:
+    """An output and its evidence, with every kind of likeness between output, model, argument and truth."""
+    truth = rng.standard_normal(6) * (rng.random() < 0.8)
+    truth[rng.random(6) < 0.1] = rng.choice([np.nan, np.inf, 7.0])
+    model = truth.astype(BF16)
+    got = [model.copy(), np.zeros_like(model), (truth * 1.01).astype(BF16), np.full_like(model, 7)][rng.integers(4)]
+    before = [None, got.copy(), model.copy(), rng.standard_normal(6).astype(BF16)][rng.integers(4)]
+    if rng.random() < 0.3:
+        got[rng.integers(6)] = rng.choice([np.nan, -0.0, 7.0, np.inf])
+    return got, Evidence(
+        Output("y", argument="" if before is None else "y_before", sentinels=(7.0,) if rng.random() < 0.3 else ()),
+        model=model if rng.random() < 0.7 else None,
+        truth=truth,
+        before=before,
+        undefined=None if rng.random() < 0.7 else rng.random(6) < 0.3,
+        bound=Bound(np.full(6, 0.02)) if rng.random() < 0.5 else None,
+        tolerance=LOOSE,
+        exact=bool(rng.random() < 0.2),
+    )
+
+
+def test_equal_bytes_change_how_long_a_verdict_takes_and_not_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(17)
+    drawn = [_drawn(rng) for _ in range(1500)]
+    with np.errstate(all="ignore"):
+        quick = [judge(*one) for one in drawn]
+        monkeypatch.setattr(grading, "same_bytes", lambda a, b: False)
+        assert [judge(*one) for one in drawn] == quick
+    assert {verdict.grade for verdict in quick} == {Grade.A, Grade.C, Grade.D, Grade.F}
