@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
+from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_block_tkg as reference
 from reference.attention_block_tkg_bound import bound
 from reference.attention_block_tkg_truth import truth_of
 from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, refusal
+from reference.contracts.attention_block_tkg_config import GENERATIONS, IO_DTYPES, QUANTIZATIONS
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
@@ -390,6 +392,38 @@ CATALOG = (
     _case("poison-sink", _BLOCKS, "poison", sink="float32"),
 )
 
+FLAGS = flags(
+    Config,
+    dtype=IO_DTYPES,
+    X_hidden_dim_actual=some("X_hidden_dim_actual", None, 100),
+    rmsnorm_X_eps=some("rmsnorm_X_eps", None, 1e-6),
+    gamma=(None, *FLOATS),
+    W_qkv=(*IO_DTYPES, FP8),
+    bias_qkv=(None, *IO_DTYPES),
+    quantization_type_qkv=QUANTIZATIONS,
+    scale_rows=(1, 128),
+    cos=(None, *FLOATS),
+    sin=(None, *FLOATS),
+    W_Q=(None, *FLOATS),
+    W_K=(None, *FLOATS),
+    block_len=some("block_len", 0, 16),
+    num_blocks=some("num_blocks", 0, 4096),
+    kv_dtype=(*IO_DTYPES, FP8),
+    cache_rank=(3, 4),
+    mask_dtype=MASK_DTYPES,
+    sink=(None, *FLOATS),
+    softmax_scale=some("softmax_scale", None, 1.0),
+    k_scale=(None, *FLOATS),
+    v_scale=(None, *FLOATS),
+    k_scale_rows=(1, 128),
+    v_scale_rows=(1, 128),
+    W_out=(None, *IO_DTYPES, FP8),
+    bias_out=(None, *FLOATS),
+    quantization_type_out=QUANTIZATIONS,
+    lnc=(1, 2),
+    generation=GENERATIONS,
+)
+
 SUBJECT = Subject(
     name="attention_block_tkg",
     config_type=Config,
@@ -408,6 +442,7 @@ SUBJECT = Subject(
     lane_fits=fits,
     quantization=quantization,
     bounds=bounds,
+    flags=FLAGS,
     bench=(Bench("decode-8k", Config(**_LLAMA, S_max=8192), _plain_fp32),),
     unrounded=Unrounded(unrounded, _truth_of),
 )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._attention_segmented_inputs import build, fits
+from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_segmented_cte as reference
 from reference.attention_segmented_cte_bound import bound
@@ -246,6 +247,17 @@ CATALOG = (
     _case("prefill-6k-fp8", tags=_CHECK, k_pre_transposed=True, **_FP8, **_TWO_HEADS),
 )  # fmt: skip
 
+FLAGS = flags(
+    Config,
+    num_q_heads=some("num_q_heads", 1, 2),
+    num_kv_heads=some("num_kv_heads", 1, 2),
+    sliding_window=some("sliding_window", 0, 128),
+    sink=(None, *SINK_DTYPES),
+    dtype=DTYPES,
+    kv_dtype=KV_DTYPES,
+    lnc=(1, 2),
+)
+
 SUBJECT = Subject(
     name="attention_segmented_cte",
     config_type=Config,
@@ -264,6 +276,7 @@ SUBJECT = Subject(
     lane_fits=fits,
     quantization=lambda config: "none" if config.kv_dtype == "bfloat16" else "fp8-kv",
     bounds=_bounds,
+    flags=FLAGS,
     bench=(Bench("prefill-6k", Config(**_LLAMA), _plain_fp32),),
     unrounded=Unrounded(unrounded, truth_of),
 )

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._attention_tkg_inputs import build, fits
+from conformance.pairwise import Flag, flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_tkg as reference
 from reference.attention_tkg_bound import bound
 from reference.attention_tkg_truth import truth_of
 from reference.contracts.attention_tkg import (
     CONTRACT,
+    DTYPES,
     FLOATS,
     FP8,
+    LIMITS,
     MASK_DTYPES,
     Config,
     refusal,
@@ -343,6 +346,23 @@ CATALOG = (
 _BENCH_8K = Config(**_LLAMA, full_sprior=8192)
 _BENCH_32K = Config(**_LLAMA | {"curr_sprior": 32768}, full_sprior=32768)
 
+FLAGS = flags(
+    Config,
+    Flag("sharding", ("none", "sequence", "batch"), of=lambda config: config.plan.sharding),
+    Flag("flash", (False, True), of=lambda config: config.plan.flash),
+    block_len=some("block_len", 0, 16),
+    dtype=DTYPES,
+    kv_dtype=DTYPES,
+    active_dtype=DTYPES,
+    out_dtype=FLOATS,
+    mask_dtype=MASK_DTYPES,
+    sink=(None, *FLOATS),
+    cache_rows=some("cache_rows", 0, 200),
+    num_blocks=some("num_blocks", 0, 4096),
+    lnc=(1, 2),
+    limits=LIMITS,
+)
+
 SUBJECT = Subject(
     name="attention_tkg",
     config_type=Config,
@@ -361,6 +381,7 @@ SUBJECT = Subject(
     lane_fits=fits,
     quantization=lambda config: "fp8-kv" if config.kv_dtype == FP8 else "none",
     bounds=_bounds,
+    flags=FLAGS,
     bench=(Bench("decode-8k", _BENCH_8K, _plain_fp32), Bench("decode-32k", _BENCH_32K, _plain_fp32)),
     unrounded=Unrounded(unrounded, truth_of),
 )

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from conformance import lanes
 from conformance.bounds import Bound
+from conformance.pairwise import flags
 from conformance.randomness import Stream
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import output_projection_tkg as reference
 from reference import output_projection_tkg_bound
-from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, Config, refusal
+from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, QUANTIZATIONS, Config, refusal
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
@@ -300,6 +301,15 @@ CATALOG = (
     _case("nan-token", "poison", bias="bfloat16", **_SMALL),
 )
 
+FLAGS = flags(
+    Config,
+    dtype=FLOATS,
+    weight_dtype=(*FLOATS, FP8),
+    bias=(None, *FLOATS),
+    quantization=QUANTIZATIONS,
+    lnc=(1, 2),
+)
+
 SUBJECT = Subject(
     name="output_projection_tkg",
     config_type=Config,
@@ -320,6 +330,7 @@ SUBJECT = Subject(
     call=call,
     quantization=lambda config: {"NONE": "none"}.get(config.quantization, config.quantization.lower()),
     bounds=bounds,
+    flags=FLAGS,
     bench=(
         Bench("decode-b4", Config(**_LLAMA), _plain_fp32),
         Bench("decode-b128", Config(B=128, N=8, S=1, D=128, H=8192, lnc=2), _plain_fp32),

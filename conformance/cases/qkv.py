@@ -11,11 +11,24 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._qkv_inputs import build, fits
+from conformance.pairwise import Flag, flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import qkv as reference
 from reference import qkv_cte_bound, qkv_tkg_bound
 from reference.contracts.qkv import CONTRACT, refusal
-from reference.contracts.qkv_config import FLOATS, FP8, MX_WEIGHT, Config, mode
+from reference.contracts.qkv_config import (
+    FLOATS,
+    FP8,
+    GENERATIONS,
+    KV_CACHES,
+    KV_DTYPES,
+    LAYOUTS,
+    MX_WEIGHT,
+    NORMS,
+    QUANTIZATIONS,
+    Config,
+    mode,
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -319,6 +332,29 @@ CATALOG = (
     _case("cte-heavy", {**_CTE, **_RMS}, "heavy_tailed"),
 )
 
+FLAGS = flags(
+    Config,
+    Flag("mode", ("TKG", "CTE"), of=mode),
+    dtype=FLOATS,
+    weight_dtype=(*FLOATS, FP8, MX_WEIGHT),
+    bias=(None, *FLOATS),
+    output_layout=LAYOUTS,
+    quantization=QUANTIZATIONS,
+    scale_rows=(1, 128),
+    norm=NORMS,
+    gamma=(None, *FLOATS),
+    beta=(None, *FLOATS),
+    hidden_actual=some("hidden_actual", None, 100),
+    rope_dtype=(None, *FLOATS),
+    num_q_heads=some("num_q_heads", None, 1),
+    kv_cache=KV_CACHES,
+    kv_dtype=(None, *KV_DTYPES),
+    fp8_max=some("fp8_max", None, 100.5),
+    sbm=(None, "auto", "manual"),
+    lnc=(1, 2),
+    generation=GENERATIONS,
+)
+
 SUBJECT = Subject(
     name="qkv",
     config_type=Config,
@@ -342,6 +378,7 @@ SUBJECT = Subject(
     lane_fits=fits,
     quantization=quantization,
     bounds=bounds,
+    flags=FLAGS,
     bench=(
         Bench("decode-b4", Config(**{**_LLAMA, "B": 4, "S": 1}), _plain_fp32),
         Bench("prefill-2048", Config(**{**_LLAMA, "B": 1, "S": 2048}), _plain_fp32),
