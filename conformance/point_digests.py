@@ -1,8 +1,9 @@
-"""One digest per rounding point of a model run: enough to tell later which of them moved first."""
+"""One digest per rounding point of a run: enough to tell later which of them moved first."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from conformance.digests import array_digest
 from conformance.golden_manifest import GoldenPoint
+from reference.neuroncore.trace import Tap, TapKey
+from reference.recorder import split_name
 
 _DIGITS = 16
 
@@ -37,7 +40,26 @@ class PointDigests:
 
     def points(self) -> tuple[GoldenPoint, ...]:
         """Name and digest of every point, in the order of their first appearance."""
-        return tuple(GoldenPoint(name, _joined(tiles)) for name, tiles in self._tiles.items())
+        return tuple(GoldenPoint(name, digest) for name, digest in self.by_name().items())
+
+    def by_name(self) -> dict[str, str]:
+        """Digest by point, in the same order."""
+        return {name: _joined(tiles) for name, tiles in self._tiles.items()}
+
+
+def tap_digests(taps: Mapping[TapKey, Tap], points: Iterable[str]) -> dict[str, str]:
+    """Digest by point of what a kernel left in the tiles that carry the points' names, in the order of `points`.
+
+    To be compared with those of other runs of the kernel, never with a model's: tiles are allocated larger than
+    what is used of them, and keep the last of several writes.
+    """
+    tiles: dict[str, dict[tuple[int, tuple[int, ...], int], bytes]] = {point: {} for point in points}
+    for (core, name, occurrence), tap in taps.items():
+        point, tile = split_name(name)
+        if point in tiles and tap.instructions:
+            written = np.packbits(tap.writers >= 0).tobytes()
+            tiles[point][core, tile, occurrence] = array_digest(tap.values) + written
+    return {point: _joined(found) for point, found in tiles.items() if found}
 
 
 def _joined(tiles: dict[tuple[int, tuple[int, ...], int], bytes]) -> str:

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from conformance.backends import backend as make_backend
 from conformance.backends import in_child
 from conformance.backends.errors import BackendError
-from conformance.backends.sim import timed
+from conformance.backends.sim import SimBackend, Tapped, timed
 from conformance.entry import launch
 from conformance.envelope import envelopes
 from conformance.judging import Reference, judge_rung
 from conformance.lanes import LaneError
+from conformance.point_digests import PointDigests, tap_digests
 from conformance.repeat import RUNG, unsteady_outputs
 from conformance.results import CaseResult, OutputResult
 from conformance.subject import Arrays, Backend, Case, Subject, config_to_dict, repro_command
@@ -24,6 +25,7 @@ from reference.errors import KernelArgumentError
 from reference.neuroncore.errors import NkiValidationError
 from reference.neuroncore.options import Options
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.recorder import NO_RECORD
 
 T = TypeVar("T")
 
@@ -39,20 +41,22 @@ def run_case(
     envelope: bool = False,
     candidates: Iterable[str] = (),
     repeat: int = 1,
+    points: bool = False,
 ) -> CaseResult:
     """Runs a case and grades its outputs; whatever kernel, model or truth raise becomes a status.
 
     `rungs` may leave some out: without 'truth' nothing is held against it, without 'model' the kernel is
     graded against truth alone, without 'kernel' the model is. `envelope` allows grade B at the cost of one
     model run per candidate of the open questions; `candidates` adds questions by name (U12). `repeat` launches
-    the kernel so many times and demands the bits of the first run every time. An illegal config is taken to the
+    the kernel so many times and demands the bits of the first run every time. `points` keeps digests of all rounding
+    points, the kernel's only from a machine in this process: nothing else shows them. An illegal config is taken to the
     kernel's door only. ValueError for an unknown rung; RuntimeError where the backend cannot run here.
     """
     chosen = tuple(rungs)
     if unknown := set(chosen) - set(RUNGS):
         raise ValueError(f"unknown rung {sorted(unknown)[0]!r}; known: {', '.join(RUNGS)}")
     on = named_backend(backend, profile) if isinstance(backend, str) else backend
-    return _Ladder(subject, case, on, profile, chosen, envelope, tuple(candidates), repeat).climb()
+    return _Ladder(subject, case, on, profile, chosen, envelope, tuple(candidates), repeat, points).climb()
 
 
 def named_backend(name: str, profile: NumericsProfile = DEFAULT, timeout: float | None = None) -> Backend:
@@ -85,7 +89,9 @@ class _Ladder:
     envelope: bool
     candidates: tuple[str, ...]
     repeat: int
+    points: bool
     seconds: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def climb(self) -> CaseResult:
         try:
@@ -103,10 +109,25 @@ class _Ladder:
             self._timed("kernel", lambda: launch(subject, config, {}, self.backend))
         inputs = self._timed("build", lambda: subject.build(config, self.case.lane, self.case.seed))
         truth = self._asked("truth", lambda: subject.truth(config, inputs))
-        model = self._asked("model", lambda: subject.model(config, inputs, profile=self.profile))
-        kernel = self._asked("kernel", lambda: launch(subject, config, inputs, self.backend))
+        model = self._asked("model", lambda: self._model(inputs))
+        kernel = self._asked("kernel", lambda: self._launched(inputs))
         unsteady = self._timed("repeat", lambda: self._unsteady(inputs, kernel)) if self.repeat > 1 else []
         return self._timed("grading", lambda: self._judged(inputs, truth, model, kernel)) + unsteady
+
+    def _model(self, inputs: Arrays) -> Arrays:
+        record = PointDigests() if self.points else NO_RECORD
+        outputs = self.subject.model(self.case.config, inputs, profile=self.profile, record=record)
+        if isinstance(record, PointDigests):
+            self.digests["model"] = record.by_name()
+        return outputs
+
+    def _launched(self, inputs: Arrays) -> Arrays:
+        tapped = Tapped(self.backend) if self.points and isinstance(self.backend, SimBackend) else None
+        outputs = launch(self.subject, self.case.config, inputs, tapped or self.backend)
+        if tapped is not None:
+            names = [point.name for point in self.subject.contract.points]
+            self.digests[self.backend.name] = tap_digests(tapped.taps, names)
+        return outputs
 
     def _unsteady(self, inputs: Arrays, kernel: Arrays | None) -> list[OutputResult]:
         if kernel is None:
@@ -173,6 +194,7 @@ class _Ladder:
             seconds=self.seconds,
             repeats=self.repeat,
             implementation=self.subject.judged,
+            points=self.digests,
             **more,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from conformance.backends.outputs import fresh_arguments, named_outputs
 from conformance.backends.settings import TARGET, Settings
 from conformance.subject import Arrays, Call
 from reference.neuroncore.options import Options
-from reference.neuroncore.trace import Trace
+from reference.neuroncore.trace import Tap, TapKey, Trace
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,21 @@ class SimBackend:
         with _target(call.target):
             result = kernel[call.lnc].launch((), arguments, options)
         return Simulated(named_outputs(call, result.outputs, arguments), result.trace)
+
+
+class Tapped:
+    """A machine that keeps the taps of its last launch."""
+
+    def __init__(self, machine: SimBackend) -> None:
+        self.name = machine.name
+        self.taps: Mapping[TapKey, Tap] = {}
+        self._machine = SimBackend(machine.options.but(taps=True), machine.name)
+
+    def run(self, call: Call) -> Arrays:
+        """As of SimBackend."""
+        done = self._machine.launch(call)
+        self.taps = done.trace.taps
+        return done.outputs
 
 
 @contextlib.contextmanager
