@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from tools import selection
 from tools.errors import BadInput
 from tools.output import console, note, require_folder, write_json
 from tools.pool import run_all
+from tools.recording import Recording
 
 _SHOWN_FAILURES = 5
 
@@ -53,6 +55,10 @@ def check(
         float | None, typer.Option(help=f"Seconds per launch in a child process. [{TIME_LIMIT:g}]", min=0.1)
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes. [2; on a device 1]", min=1)] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Append every result to this file as it comes.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last run in the ledger that asked the same.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results here; - for stdout.")
     ] = None,
@@ -72,7 +78,11 @@ def check(
     ]
     if not todo:
         raise BadInput(f"no case fits lane '{lane}'" if lane else "there is no case to run")
-    results = _in_order(todo, selection.processes(backend, jobs))
+    if resume and ledger is None:
+        raise BadInput("--resume goes on with a run in a ledger: give --ledger FILE")
+    asked = _asked(kernel, provider, envelope, repeat)
+    recording = None if ledger is None else Recording(ledger, backend, "check", asked, resume)
+    results = _in_order(todo, selection.processes(backend, jobs), recording)
     if all(result.status == "unfit" for result in results):
         raise BadInput(f"no case could be run with these data: {results[0].error}")
     if json_file is not None:
@@ -89,12 +99,32 @@ def run(job: Job) -> CaseResult:
     return run_case(job.judged.subject(), job.case, backend, envelope=job.envelope, repeat=job.repeat)
 
 
-def _in_order(todo: list[Job], processes: int) -> list[CaseResult]:
-    """Results in the order of `todo`, run by number of cores: a child process, and the runtime in it, has to be
-    started again where that changes."""
-    order = sorted(range(len(todo)), key=lambda i: getattr(todo[i].case.config, "lnc", 1))
-    results = run_all(run, [todo[i] for i in order], processes, "checking")
-    return [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
+def _asked(kernel: str | None, provider: str | None, envelope: bool, repeat: int) -> str:
+    """What decides the results of a case, beside backend and versions, in words."""
+    options = {"--kernel": kernel, "--provider": provider, "--repeat": repeat if repeat > 1 else None}
+    words = [f"{name} {value}" for name, value in options.items() if value is not None]
+    return " ".join([*words, *(["--envelope"] if envelope else [])])
+
+
+def _in_order(todo: list[Job], processes: int, recording: Recording | None) -> list[CaseResult]:
+    """Results in the order of `todo`, those that a resumed run has already among them.
+
+    Run by number of cores: a child process, and the runtime in it, has to be started again where that changes.
+    """
+    done = {} if recording is None else _already(todo, recording)
+    order = sorted(set(range(len(todo))) - done.keys(), key=lambda i: (getattr(todo[i].case.config, "lnc", 1), i))
+    found = run_all(run, [todo[i] for i in order], processes, "checking", each=_keeping(recording))
+    results = done | dict(zip(order, found, strict=True))
+    return [results[i] for i in range(len(todo))]
+
+
+def _already(todo: list[Job], recording: Recording) -> dict[int, CaseResult]:
+    found = {i: recording.done(job.judged.kernel, job.case) for i, job in enumerate(todo)}
+    return {i: result for i, result in found.items() if result is not None}
+
+
+def _keeping(recording: Recording | None) -> Callable[[Job, CaseResult], None]:
+    return (lambda job, result: None) if recording is None else (lambda job, result: recording.add(result))
 
 
 def _failures(results: list[CaseResult]) -> list[CaseResult]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from conformance.golden_store import GoldenError
+from conformance.ledger import LedgerError
 from tools.bench import bench
 from tools.budget import budget
 from tools.check import check
@@ -59,7 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of a command line; bad input is told in one line on stderr."""
     try:
         code = app(args=arguments, prog_name="nki-oracle", standalone_mode=False)
-    except (BadInput, GoldenError, WorkerDied) as error:
+    except (BadInput, GoldenError, LedgerError, WorkerDied) as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,15 @@ import pytest
 from conformance.backends import detection
 from conformance.backends.availability import Availability
 from conformance.backends.child import ChildBackend
+from conformance.ledger import Ledger
 from conformance.providers import Provider
 from conformance.tests import standin
 from conformance.tests.standin.fixtures import Stage, stage
 from conformance.tests.suite import scaled_add
 from conformance.tests.tools.command_line import CommandLine
-from tools import doctor, selection
+from conformance.versions import versions
+from tools import check as checking
+from tools import doctor, recording, selection
 
 __all__ = ["stage"]
 
@@ -105,9 +110,111 @@ def test_bits_that_stay_pass_the_repetition(device: CommandLine, stage: Stage, t
     assert stage.launches == 6
 
 
+# ---- results as they come ------------------------------------------------------------------------------------------
+
+
+def _interrupted_after(cases: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a run of check end as by Ctrl-C before case number `cases` + 1."""
+    original, begun = checking.run, []
+
+    def run(job: Any) -> Any:
+        begun.append(job)
+        if len(begun) > cases:
+            raise KeyboardInterrupt
+        return original(job)
+
+    monkeypatch.setattr(checking, "run", run)
+
+
+def test_an_interrupted_run_goes_on_with_what_it_has(
+    device: CommandLine, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    with monkeypatch.context() as interrupted:
+        _interrupted_after(1, interrupted)
+        assert device(*CHECK, *ledger).code == 130
+    (run,) = Ledger(tmp_path / "results").runs()
+    assert [row.result.case for row in Ledger(tmp_path / "results").rows(run.id)] == ["small"]
+    code, results = _results(device, tmp_path / "results.json", *ledger, "--resume")
+    assert code == 0
+    assert [(one["case"], one["status"]) for one in results] == [("small", "passed"), ("exact", "passed")]
+    assert stage.launches == 2
+    assert [one.id for one in Ledger(tmp_path / "results").runs()] == [run.id]
+
+
+def test_a_run_that_was_killed_goes_on_too(device: CommandLine, stage: Stage, tmp_path: Path) -> None:
+    """Killed between two cases, so that no line of Python ran any more: the rows are on disk by then."""
+    file = tmp_path / "results"
+    code = (
+        "import os, sys; sys.argv = ['x']\n"
+        "from tools import check, cli\n"
+        "original = check.run\n"
+        "def run(job):\n"
+        "    result = original(job)\n"
+        "    if job.case.id != 'plain': os.kill(os.getpid(), 9)\n"
+        "    return result\n"
+        "check.run = run\n"
+        f"cli.run(['check', 'output_projection_tkg', '--case', 'plain', '--case', 'plain-bias', '--jobs', '1',"
+        f" '--ledger', {str(file)!r}])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    assert killed.returncode == -9
+    (run,) = Ledger(file).runs()
+    assert [row.result.case for row in Ledger(file).rows(run.id)] == ["plain"]
+
+
+def test_what_died_or_timed_out_is_tried_again_and_what_failed_is_not(
+    device: CommandLine, stage: Stage, tmp_path: Path
+) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    stage.plays("exit", "zeros", "right")
+    assert device(*CHECK, *ledger).code == 1
+    code, results = _results(device, tmp_path / "results.json", *ledger, "--resume")
+    assert code == 1
+    assert [(one["case"], one["status"]) for one in results] == [("small", "passed"), ("exact", "failed")]
+    assert stage.launches == 3
+    (run,) = Ledger(tmp_path / "results").runs()
+    rows = [(row.result.case, row.result.status, row.repetition) for row in Ledger(tmp_path / "results").rows(run.id)]
+    assert rows == [("small", "died", 0), ("exact", "failed", 0), ("small", "passed", 1)]
+
+
+@pytest.mark.parametrize("other", [("--repeat", "2"), ("--envelope",)])
+def test_a_run_that_asked_something_else_is_not_gone_on_with(
+    device: CommandLine, stage: Stage, tmp_path: Path, other: tuple[str, ...]
+) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    assert device(*CHECK, *ledger).code == 0
+    assert device(*CHECK, *ledger, *other, "--resume").code == 0
+    assert len(Ledger(tmp_path / "results").runs()) == 2
+
+
+def test_a_run_with_other_versions_is_not_gone_on_with(
+    device: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    assert device(*CHECK, *ledger).code == 0
+    later = {**versions(), "nki": "0.7.0"}
+    monkeypatch.setattr(recording, "versions", lambda: later)
+    answer = device(*CHECK, *ledger, "--resume")
+    assert answer.code == 2
+    assert "had nki none (now 0.7.0); leave --resume out to begin a new run" in answer.err
+
+
+def test_without_resume_a_run_begins_anew(device: CommandLine, stage: Stage, tmp_path: Path) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    assert [device(*CHECK, *ledger).code for _ in range(2)] == [0, 0]
+    assert stage.launches == 4
+    assert len(Ledger(tmp_path / "results").runs()) == 2
+
+
+# ---- what cannot be asked ------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (("--resume",), "--resume goes on with a run in a ledger: give --ledger FILE"),
+        (("--ledger", __file__), "file is not a database"),
         (("--timeout", "5", "--backend", "host"), "--timeout: backend host launches in this process"),
         (("--timeout", "0"), "Invalid value for '--timeout'"),
         (("--repeat", "0"), "Invalid value for '--repeat'"),
