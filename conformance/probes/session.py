@@ -1,0 +1,244 @@
+"""Runs probes on a backend, eliminates candidates, and says what is left.
+
+An outcome is held against the table of every combination of answers that is still possible; combinations that
+give other cells fall. Where none is left the outcome fits none of the known candidates, and that is what is
+reported, with the raw values: nothing is guessed, and later tables go on with all candidates of that field.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from conformance.probes import catalog
+from conformance.probes.knowledge import Assignment, Knowledge, Relation
+from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, digest, fits, misfits
+from conformance.subject import Arrays, Backend
+from reference.numerics.profile import PARTS, QUESTIONS, Value
+
+#: Of a field: one candidate left; several; none of the known fits; nothing could be asked here; a launch failed;
+#: repeated launches differed.
+STATUSES = ("decided", "open", "none", "generation", "failed", "unstable")
+
+
+@dataclass(frozen=True)
+class ReadingResult:
+    """One reading: its cells, and per field of its probe the candidates that this reading alone leaves.
+
+    `against` tells, where no combination fits, the first cell that misfits and what each candidate gives there.
+    """
+
+    name: str
+    cells: Array
+    fits: Mapping[str, tuple[Value, ...]]
+    decisive: bool
+    against: str = ""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """One probe as it ran. `status` is one of STATUSES but 'decided' and 'open', or 'ran'."""
+
+    probe: Probe
+    status: str
+    error: str = ""
+    inputs: str = ""
+    repeats: int = 0
+    seconds: float = 0.0
+    readings: tuple[ReadingResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    outputs: Outputs = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FieldFinding:
+    """What is known of one field of the profile: its status, and the candidates left."""
+
+    field: str
+    status: str
+    left: tuple[Value, ...]
+
+    @property
+    def modelled(self) -> bool:
+        """Whether every candidate left can be played."""
+        return all(value in PARTS[self.field].candidates for value in self.left)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of one question after a session."""
+
+    question: str
+    fields: tuple[FieldFinding, ...]
+    probes: tuple[ProbeResult, ...]
+
+    @property
+    def status(self) -> str:
+        """The worst status of its fields."""
+        found = {one.status for one in self.fields}
+        return next(status for status in ("none", "unstable", "failed", "open", "generation", "decided") if status in found)
+
+    @property
+    def decided(self) -> bool:
+        """Whether every field has one answer, and the profile can hold it."""
+        return all(one.status == "decided" and one.modelled for one in self.fields)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole session. `possible` is one assignment that everything seen allows."""
+
+    backend: str
+    setting: Setting
+    findings: tuple[Finding, ...]
+    possible: Assignment
+    combinations: tuple[Relation, ...] = ()
+
+    def finding(self, question: str) -> Finding:
+        """The finding of one question; KeyError where it was not asked."""
+        for one in self.findings:
+            if one.question == question:
+                return one
+        raise KeyError(question)
+
+
+def run(
+    backend: Backend,
+    setting: Setting,
+    questions: Sequence[str] = (),
+    repeat: int = 2,
+    progress: Callable[[Probe], None] = lambda probe: None,
+) -> Report:
+    """A session: the questions (all where none is named) with what they need, each launch `repeat` times.
+
+    What a backend raises fails one probe and not the session. ValueError for an unknown question.
+    """
+    probes = catalog.chosen(questions)
+    session = _Session(backend, setting, repeat, Knowledge(catalog.candidates(probes)))
+    for probe in probes:
+        progress(probe)
+        session.ask(probe)
+    return session.report()
+
+
+class _Session:
+    def __init__(self, backend: Backend, setting: Setting, repeat: int, knowledge: Knowledge) -> None:
+        self.backend, self.setting, self.repeat, self.knowledge = backend, setting, repeat, knowledge
+        self.results: list[ProbeResult] = []
+
+    def ask(self, probe: Probe) -> None:
+        """Run one probe and keep what it leaves."""
+        started = time.perf_counter()
+        result = self._asked(probe)
+        self.results.append(_with_time(result, time.perf_counter() - started))
+
+    def _asked(self, probe: Probe) -> ProbeResult:
+        if probe.since > self.setting.level:
+            return ProbeResult(probe, "generation")
+        launches = probe.launches(self.setting)
+        inputs = digest(launches)
+        try:
+            runs = [self._outputs(launches) for _ in range(self.repeat)]
+            readings = probe.read(runs[0], self.setting)
+        except Exception as error:
+            # Compiler, runtime and device raise whatever they like; the session goes on without this probe.
+            return ProbeResult(probe, "failed", _one_line(error), inputs)
+        same = all(_same_bytes(runs[0], other) for other in runs[1:])
+        status, found = self._judged(probe, readings) if same else ("unstable", _evidence(readings))
+        notes = tuple(probe.notes(readings, self.setting))
+        return ProbeResult(probe, status, "", inputs, self.repeat, 0.0, found, notes, runs[0])
+
+    def _outputs(self, launches: Mapping[str, Any]) -> dict[str, Arrays]:
+        with warnings.catch_warnings():
+            # Arguments outside the documented range of a table are what some probes are about.
+            warnings.simplefilter("ignore")
+            return {name: self.backend.run(call) for name, call in launches.items()}
+
+    def _judged(self, probe: Probe, readings: Readings) -> tuple[str, tuple[ReadingResult, ...]]:
+        tables = [(one, probe.table(one, self.setting)) for one in self.knowledge.assignments(probe.scope)]
+        survivors = [one for one, table in tables if all(fits(readings[name], table[name]) for name in table)]
+        if survivors:
+            self.knowledge.keep(probe.scope, survivors)
+        found = tuple(_reading(probe, name, got, tables) for name, got in readings.items())
+        return "ran" if survivors else "none", found
+
+    def report(self) -> Report:
+        """What the session found, question by question in the order of the profile."""
+        asked = {result.probe.question for result in self.results}
+        findings = tuple(self._finding(question) for question in QUESTIONS if question in asked)
+        defaults = {name: part.default for name, part in PARTS.items()}
+        possible = self.knowledge.one(defaults)
+        return Report(self.backend.name, self.setting, findings, possible, self.knowledge.combinations())
+
+    def _finding(self, question: str) -> Finding:
+        probes = tuple(result for result in self.results if result.probe.question == question)
+        parts = [part.field for part in QUESTIONS[question].parts]
+        return Finding(question, tuple(self._field(name) for name in parts), probes)
+
+    def _field(self, name: str) -> FieldFinding:
+        left = self.knowledge.left[name]
+        found = [result.status for result in self.results if name in result.probe.fields]
+        for status in ("none", "unstable"):
+            if status in found:
+                return FieldFinding(name, status, () if status == "none" else left)
+        if "ran" in found:
+            return FieldFinding(name, "decided" if len(left) == 1 else "open", left)
+        return FieldFinding(name, "failed" if "failed" in found else "generation", left)
+
+
+def _with_time(result: ProbeResult, seconds: float) -> ProbeResult:
+    return ProbeResult(**{**vars(result), "seconds": seconds})
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def _same_bytes(one: Outputs, other: Outputs) -> bool:
+    return all(
+        array.tobytes() == np.asarray(other[launch][name]).tobytes()
+        for launch, arrays in one.items()
+        for name, array in arrays.items()
+    )
+
+
+def _evidence(readings: Readings) -> tuple[ReadingResult, ...]:
+    return tuple(ReadingResult(name, got, {}, False) for name, got in readings.items())
+
+
+def _reading(probe: Probe, name: str, got: Array, tables: Sequence[tuple[Assignment, Expected]]) -> ReadingResult:
+    if not any(name in table for _, table in tables):
+        return ReadingResult(name, got, {}, False)
+    fitting = [one for one, table in tables if fits(got, table[name])]
+    left = {part: tuple(dict.fromkeys(one[part] for one in fitting)) for part in probe.fields}
+    return ReadingResult(name, got, left, True, "" if fitting else _against(probe, name, got, tables))
+
+
+def _against(probe: Probe, name: str, got: Array, tables: Sequence[tuple[Assignment, Expected]]) -> str:
+    """The first cell that misfits, and what the candidates give there."""
+    first = tables[0][1][name]
+    if (first.low if isinstance(first, Band) else first).shape != got.shape:
+        return f"{got.shape} cells, which no candidate has"
+    cell = tuple(int(i) for i in np.argwhere(misfits(got, first))[0])
+    given: dict[str, list[str]] = {}
+    for one, table in tables:
+        answer = ", ".join(f"{part}={one[part]}" for part in probe.fields)
+        given.setdefault(_cell_text(table[name], cell), []).append(answer)
+    listed = "; ".join(f"{value} by {_few(answers)}" for value, answers in given.items())
+    return f"cell {cell[0] if len(cell) == 1 else list(cell)} is {float(got[cell])!r}; expected {listed}"
+
+
+def _few(answers: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(answers))
+    return " / ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+
+
+def _cell_text(expected: Array | Band, cell: tuple[int, ...]) -> str:
+    if isinstance(expected, Band):
+        return f"{float(expected.low[cell])!r} to {float(expected.high[cell])!r}"
+    return repr(float(expected[cell]))

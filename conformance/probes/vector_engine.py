@@ -1,0 +1,556 @@
+"""Probes of the vector engine: V1 to V3, V5 to V8, V10, V11, and the part of U6 that all ALUs share.
+
+Sources of the designs: numerics fact sheet, 11.2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from functools import cache, reduce
+
+import ml_dtypes
+import numpy as np
+
+from conformance.probes import fprev, functions, masks
+from conformance.probes.host import Answers, bfloat16, float32, float32_sum
+from conformance.probes.kernels import vector as kernels
+from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, cells
+from conformance.subject import Call
+from reference.numerics.profile import Value
+
+_BF16 = ml_dtypes.bfloat16
+_NAN, _INF = math.nan, math.inf
+
+
+def _call(kernel: object, arguments: Mapping[str, object], *returns: str) -> Call:
+    return Call(kernel, dict(arguments), returns or ("out",))  # type: ignore[arg-type]
+
+
+def _column(*values: float) -> Array:
+    return np.array(values, np.float32)[:, None]
+
+
+# --- U6: subnormal numbers in the ALUs ----------------------------------------------------------------------
+
+#: (x, y): an operand that is subnormal with a subnormal and with a normal product; a subnormal product alone.
+_TINY = ((2.0**-130, 1.0), (2.0**-130, 2.0**10), (2.0**-70, 2.0**-70))
+
+
+def _tiny_product(x: float, y: float, policy: str) -> float:
+    small = 2.0**-126
+    if "daz" in policy and min(abs(x), abs(y)) < small:
+        return 0.0
+    return 0.0 if "ftz" in policy and x * y < small else x * y
+
+
+def _tiny_table(answers: Answers, setting: Setting) -> Expected:
+    expected = np.array([_tiny_product(x, y, answers["subnormals_alu"]) for x, y in _TINY])
+    return dict.fromkeys(("vector", "scalar", "gpsimd"), expected)
+
+
+U6_ALU = Probe(
+    "U6",
+    "2^-130 x 1, 2^-130 x 2^10 and 2^-70 x 2^-70 on the vector engine, the scalar engine and GpSimd",
+    ("subnormals_alu",),
+    lambda setting: {
+        "products": _call(
+            kernels.products,
+            {"x": _column(*(x for x, _ in _TINY)), "y": _column(*(y for _, y in _TINY))},
+            "vector",
+            "scalar",
+            "gpsimd",
+        )
+    },
+    lambda out, setting: {name: cells(values)[:, 0] + 0.0 for name, values in out["products"].items()},
+    _tiny_table,
+    since=3,
+)
+
+
+# --- V1: multiply and add -----------------------------------------------------------------------------------
+
+_FACTOR, _TERM = 1 + 2.0**-12, -(1 + 2.0**-11)
+FUSED_OPERANDS = {"x": _column(_FACTOR), "factor": _column(_FACTOR), "term": _column(_TERM)}
+
+
+def fused_residue(fused: Value) -> Array:
+    """(1 + 2^-12)^2 - (1 + 2^-11): the last bit of the product, where nothing rounds it away."""
+    return np.array([2.0**-24 if fused else 0.0])
+
+
+V1 = Probe(
+    "V1",
+    "(1 + 2^-12)^2 - (1 + 2^-11) by tensor_scalar, scalar_tensor_tensor and a scan: 2^-24 where fused",
+    ("fma_vector",),
+    lambda setting: {
+        "sums": _call(
+            kernels.multiply_add, FUSED_OPERANDS, "tensor_scalar", "scalar_tensor_tensor", "tensor_tensor_scan"
+        )
+    },
+    lambda out, setting: {name: cells(values)[:, 0] for name, values in out["sums"].items()},
+    lambda answers, setting: dict.fromkeys(
+        ("tensor_scalar", "scalar_tensor_tensor", "tensor_tensor_scan"), fused_residue(answers["fma_vector"])
+    ),
+)
+
+
+# --- V2: tensor_reduce --------------------------------------------------------------------------------------
+
+
+def _reduce_launches(setting: Setting) -> dict[str, Call]:
+    masked = masks.rows()
+    return {
+        "fp32": _call(kernels.row_sums, {"rows": masked}),
+        "bf16": _call(kernels.row_sums, {"rows": masks.rows(_BF16)}),
+        "two axes": _call(kernels.row_sums_two_axes, {"rows": masked.reshape(-1, 8, 8)}),
+        "strided": _call(kernels.row_sums_strided, {"rows": masks.spread(masked)}),
+        "random": _call(kernels.row_sums, {"rows": masks.random_rows(2)}),
+    }
+
+
+def _read_reduce(out: Outputs, setting: Setting) -> Readings:
+    found = {name: fprev.counts(outputs["out"]) for name, outputs in out.items() if name != "random"}
+    return found | {"random": cells(out["random"]["out"])[:, 0]}
+
+
+def _reduce_table(answers: Answers, setting: Setting) -> Expected:
+    order = answers["reduce_order"]
+    counts = fprev.expected_counts(order, masks.LENGTH)
+    return {**dict.fromkeys(("fp32", "bf16", "two axes", "strided"), counts), "random": masks.random_sums(2, order)}
+
+
+V2 = Probe(
+    "V2",
+    "tensor_reduce of masked rows of 64 (FPRev): fp32, bf16, over two axes, strided; then random rows",
+    ("reduce_order",),
+    _reduce_launches,
+    _read_reduce,
+    _reduce_table,
+    notes=lambda readings, setting: [
+        masks.describe(f"tensor_reduce, {name}", readings[name]) for name in ("fp32", "bf16", "two axes", "strided")
+    ],
+)
+
+
+# --- V3: accumulator registers ------------------------------------------------------------------------------
+
+_START = 2.0**24
+
+
+def _loaded() -> dict[str, Array]:
+    """A register of 2^24 and 64 ones: lanes beside the first keep theirs until the end."""
+    return {"first": _column(_START), "rows": np.ones((1, masks.LENGTH), np.float32)}
+
+
+def loaded_sum(order: str) -> Array:
+    """The register after `_loaded`."""
+    return np.array([float32_sum([1.0] * masks.LENGTH, order, _START)])
+
+
+def _register_table(answers: Answers, setting: Setting) -> Expected:
+    order = answers["accum_order"]
+    return {
+        "masked": fprev.expected_counts(order, masks.LENGTH),
+        "2^24, then 64 ones": loaded_sum(order),
+        "random": masks.random_sums(3, order),
+    }
+
+
+V3_ORDER = Probe(
+    "V3",
+    "masked rows of 64 through the register of tensor_scalar_reduce (FPRev); 64 ones onto a register of 2^24",
+    ("accum_order",),
+    lambda setting: {
+        "masked": _call(kernels.register_sums, {"rows": masks.rows()}),
+        "loaded": _call(kernels.register_goes_on, _loaded()),
+        "random": _call(kernels.register_sums, {"rows": masks.random_rows(3)}),
+    },
+    lambda out, setting: {
+        "masked": fprev.counts(out["masked"]["out"]),
+        "2^24, then 64 ones": cells(out["loaded"]["out"])[:, 0],
+        "random": cells(out["random"]["out"])[:, 0],
+    },
+    _register_table,
+    notes=lambda readings, setting: [masks.describe("tensor_scalar_reduce", readings["masked"])],
+)
+
+V3_EXPONENTIAL = Probe(
+    "V3",
+    "64 times exp(0) = 1 onto a register of 2^24, on the exponential of the vector engine",
+    ("accum_order",),
+    lambda setting: {
+        "loaded": _call(
+            kernels.exponential_goes_on,
+            {"first": _column(_START), "rows": np.zeros((1, masks.LENGTH), np.float32)},
+        )
+    },
+    lambda out, setting: {"exponential: 2^24, then 64 ones": cells(out["loaded"]["out"])[:, 0]},
+    lambda answers, setting: {"exponential: 2^24, then 64 ones": loaded_sum(answers["accum_order"])},
+    since=4,
+)
+
+NARROW_ROWS = np.array([[1 + 2.0**-10] * 4, [1.0, 2.0**-9, 2.0**-9, 2.0**-9]], np.float32)
+
+
+def narrow_sums(precast: Value) -> Array:
+    """Sums of `NARROW_ROWS` where the register sees fp32 values, or bf16 ones."""
+    read = float if precast else bfloat16
+    return np.array([math.fsum(read(float(x)) for x in row) for row in NARROW_ROWS])
+
+
+def _running(precast: Value) -> Array:
+    """tensor_scalar_cumulative into bf16: what is stored, from a register that is or is not what was stored."""
+    states = []
+    for row in NARROW_ROWS:
+        register = 0.0
+        for x in row:
+            register = float32(register + float(x)) if precast else bfloat16(register + float(x))
+            states.append(bfloat16(register))
+    return np.array(states)
+
+
+V3_PRECAST = Probe(
+    "V3",
+    "four times 1 + 2^-10 behind a bf16 destination: 4 + 2^-8 where the register sees fp32; a running sum likewise",
+    ("accum_precast",),
+    lambda setting: {"bf16": _call(kernels.register_behind_bf16, {"rows": NARROW_ROWS}, "register", "running")},
+    lambda out, setting: {
+        "register": cells(out["bf16"]["register"])[:, 0],
+        "running sum": cells(out["bf16"]["running"]).reshape(-1),
+    },
+    lambda answers, setting: {
+        "register": narrow_sums(answers["accum_precast"]),
+        "running sum": _running(answers["accum_precast"]),
+    },
+)
+
+
+# --- V5: maximum and minimum --------------------------------------------------------------------------------
+
+_PAIRS = list(itertools.product((_NAN, 1.0, -0.0, 0.0, _INF), repeat=2))
+_ROWS = ((_NAN, 1.0, 2.0, 3.0), (1.0, 2.0, 3.0, _NAN), (3.0, _NAN, 2.0, 1.0), (-0.0, 0.0, -0.0, -0.0))
+
+
+def _extreme(a: float, b: float, answers: Answers, sign: int) -> float:
+    """maximum (sign 1) or minimum (sign -1) of two numbers under V5."""
+    if math.isnan(a) or math.isnan(b):
+        return _with_nan(a, b, answers["maxmin_nan"])
+    if a == 0 and b == 0:
+        plus_or_minus = math.copysign(1, a) + math.copysign(1, b)
+        by_sign = math.copysign(0.0, sign if plus_or_minus == 0 else plus_or_minus)
+        return {"first": a, "second": b, "ieee": by_sign}[answers["maxmin_zero"]]
+    return a if sign * a > sign * b else b
+
+
+def _with_nan(a: float, b: float, rule: str) -> float:
+    if rule == "propagate":
+        return _NAN
+    if rule == "second":
+        return b
+    return b if math.isnan(a) else a
+
+
+def _folded(row: tuple[float, ...], answers: Answers, sign: int) -> float:
+    return reduce(lambda a, b: _extreme(a, b, answers, sign), row)
+
+
+def _best_of_sixteen(rule: str) -> Array:
+    """The 8 largest of NaN, 1 .. 15: NaN in front where maxima propagate it, else last."""
+    return np.array(([_NAN] if rule == "propagate" else []) + [15.0 - i for i in range(8)])[:8]
+
+
+def _extreme_table(answers: Answers, setting: Setting) -> Expected:
+    pairs = {
+        f"{engine} {name}": np.array([_extreme(a, b, answers, sign) for a, b in _PAIRS])
+        for engine in ("vector", "gpsimd")
+        for name, sign in (("maximum", 1), ("minimum", -1))
+    }
+    rows = {
+        "tensor_reduce maximum": np.array([_folded(row, answers, 1) for row in _ROWS]),
+        "tensor_reduce minimum": np.array([_folded(row, answers, -1) for row in _ROWS]),
+    }
+    return {**pairs, **rows, "max8 with NaN": _best_of_sixteen(answers["maxmin_nan"])}
+
+
+def _read_extremes(out: Outputs, setting: Setting) -> Readings:
+    pairs = {name: cells(values)[0] for name, values in out["pairs"].items()}
+    rows = {name: cells(out["rows"][name])[:4, 0] for name in ("tensor_reduce maximum", "tensor_reduce minimum")}
+    return {**pairs, **rows, "max8 with NaN": cells(out["rows"]["max8"])[4]}
+
+
+def _extreme_launches(setting: Setting) -> dict[str, Call]:
+    a, b = np.array(_PAIRS, np.float32).T
+    rows = [row * 4 for row in _ROWS] + [(7.0, 3.0, _NAN, 1.0, 15.0, 2.0, 9.0, 4.0, 5.0, 6.0, 8.0, 10, 11, 12, 13, 14)]
+    names = ("vector maximum", "vector minimum", "gpsimd maximum", "gpsimd minimum")
+    return {
+        "pairs": _call(kernels.extremes, {"a": a[None].copy(), "b": b[None].copy()}, *names),
+        "rows": _call(
+            kernels.row_extremes,
+            {"rows": np.array(rows, np.float32)},
+            "tensor_reduce maximum",
+            "tensor_reduce minimum",
+            "max8",
+        ),
+    }
+
+
+V5 = Probe(
+    "V5",
+    "maximum and minimum of all pairs of NaN, 1, -0, +0, inf on two engines; reductions with NaN first, last, inside",
+    ("maxmin_nan", "maxmin_zero"),
+    _extreme_launches,
+    _read_extremes,
+    _extreme_table,
+)
+
+
+# --- V6, V10: functions of the vector engine and GpSimd -----------------------------------------------------
+
+_EXPONENTS = (2.0, 3.0, 0.5, -0.5, 1.5, -1.0, -2.0, 0.75)
+
+
+@cache
+def _arguments(setting: Setting) -> Array:
+    if setting.tables == "sample":
+        return functions.sample(6, 512, 2.0**-8, 2.0**8).reshape(8, 64)
+    return functions.sample(6, 1 << 14, 2.0**-20, 2.0**20).reshape(64, 256)
+
+
+@cache
+def _binade(part: int) -> Array:
+    """One eighth of all float32 in [1, 2), as [128, 8192]."""
+    return ((np.arange(1 << 20, dtype=np.uint32) + (part << 20)) | np.uint32(127 << 23)).view(np.float32).reshape(128, -1)
+
+
+def _exponents(x: Array) -> Array:
+    return np.broadcast_to(np.resize(np.array(_EXPONENTS, np.float32), x.shape[1]), x.shape).copy()
+
+
+def _accuracy_launches(setting: Setting) -> dict[str, Call]:
+    x = _arguments(setting)
+    launches = {
+        "sample": _call(kernels.reciprocal, {"x": x}),
+        "gpsimd": _call(kernels.rsqrt_and_power, {"x": x, "y": _exponents(x)}, "rsqrt", "power"),
+    }
+    if setting.tables == "exhaustive":
+        launches |= {f"binade {i}": _call(kernels.reciprocal, {"x": _binade(i)}) for i in range(8)}
+    return launches
+
+
+def _read_accuracy(out: Outputs, setting: Setting) -> Readings:
+    found = {"reciprocal": cells(out["sample"]["out"]).reshape(-1)}
+    found |= {name: cells(out["gpsimd"][name]).reshape(-1) for name in ("rsqrt", "power")}
+    parts = [cells(out[name]["out"]).reshape(-1) for name in sorted(out) if name.startswith("binade")]
+    return found | ({"reciprocal of [1, 2)": np.concatenate(parts)} if parts else {})
+
+
+@cache
+def _true_values(setting: Setting) -> Mapping[str, tuple[Array, Array, Array]]:
+    """Reading -> (arguments, correctly rounded values, where inexact)."""
+    x = _arguments(setting)
+    flat = x.reshape(-1)
+    powers = [functions.exact_power(float(a), float(b)) for a, b in zip(flat, _exponents(x).reshape(-1), strict=True)]
+    values, inexact = (np.array(part) for part in zip(*powers, strict=True))
+    found = {name: (flat, *functions.nearest(name, flat)) for name in ("reciprocal", "rsqrt")}
+    found["power"] = (flat, values, inexact)
+    if setting.tables == "exhaustive":
+        found["reciprocal of [1, 2)"] = _reciprocals()
+    return found
+
+
+def _reciprocals() -> tuple[Array, Array, Array]:
+    """1/x for all x = m 2^-23 in [1, 2), in whole numbers: twice the 24 bits and what is left decide."""
+    m = np.arange(1 << 23, 1 << 24, dtype=np.int64)
+    twice, rest = np.divmod(np.int64(1) << 48, m)
+    kept, half = twice >> 1, twice & 1
+    nearest = kept + (half & ((rest > 0) | (kept & 1)))
+    return m * 2.0**-23, nearest * 2.0**-24, (half != 0) | (rest != 0)
+
+
+def _accuracy_table(answers: Answers, setting: Setting) -> Expected:
+    accuracy = answers["reciprocal_accuracy"]
+    return {name: functions.moved(near, inexact, accuracy) for name, (_, near, inexact) in _true_values(setting).items()}
+
+
+def _accuracy_notes(readings: Readings, setting: Setting) -> list[str]:
+    truth = _true_values(setting)
+    return functions.all_errors({name: (x, readings[name], near) for name, (x, near, _) in truth.items()})
+
+
+V6 = Probe(
+    "V6",
+    "reciprocal (vector), rsqrt and power (GpSimd) against correctly rounded values",
+    ("reciprocal_accuracy",),
+    _accuracy_launches,
+    _read_accuracy,
+    _accuracy_table,
+    notes=_accuracy_notes,
+)
+
+
+@cache
+def _exp_arguments(setting: Setting) -> Array:
+    if setting.tables == "sample":
+        x = functions.sample(10, 256, 2.0**-6, 2.0**6)
+        return np.concatenate([x, -x])
+    x = functions.all_bfloat16()
+    return x[functions.domain("exp", x)]
+
+
+def _as_tile(x: Array) -> Array:
+    """[16, n], the last argument repeated as often as it takes."""
+    missing = -len(x) % 16
+    return np.ascontiguousarray(np.concatenate([x, np.repeat(x[-1:], missing)]).reshape(16, -1))
+
+
+def _exp_table(answers: Answers, setting: Setting) -> Expected:
+    near, inexact = functions.nearest("exp", _as_tile(_exp_arguments(setting)).reshape(-1))
+    return {"exp": functions.moved(near, inexact, answers["exponential_gen4"])}
+
+
+def _exp_notes(readings: Readings, setting: Setting) -> list[str]:
+    x = _as_tile(_exp_arguments(setting)).reshape(-1)
+    return functions.all_errors({"exp": (x, readings["exp"], functions.nearest("exp", x)[0])})
+
+
+V10 = Probe(
+    "V10",
+    "exp on the vector engine against correctly rounded values",
+    ("exponential_gen4",),
+    lambda setting: {"exp": _call(kernels.exponential, {"x": _as_tile(_exp_arguments(setting))})},
+    lambda out, setting: {"exp": cells(out["exp"]["out"]).reshape(-1)},
+    _exp_table,
+    since=4,
+    notes=_exp_notes,
+)
+
+
+# --- V7: batch-norm statistics ------------------------------------------------------------------------------
+
+#: Even and odd elements are 8 numbers each, 2^20 + {0, 1}: exact in sums of any order, hopeless as squares.
+_BATCH = np.array([[2.0**20 + bit for bit in (0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 0)]], np.float32)
+
+
+def _welford(x: list[float]) -> tuple[float, float]:
+    mean = m2 = 0.0
+    for i, value in enumerate(x):
+        before = float32(value - mean)
+        mean = float32(mean + float32(before / (i + 1)))
+        m2 = float32(m2 + float32(before * float32(value - mean)))
+    return mean, m2
+
+
+def _twopass(x: list[float]) -> tuple[float, float]:
+    mean = math.fsum(x) / len(x)
+    return mean, math.fsum((value - mean) ** 2 for value in x)
+
+
+def _sum_of_squares(x: list[float]) -> tuple[float, float]:
+    total = math.fsum(x)
+    squares = math.fsum(float32(value * value) for value in x)
+    mean = total / len(x)
+    return mean, float32(squares - float32(total * mean))
+
+
+_MOMENTS: Mapping[str, Callable[[list[float]], tuple[float, float]]] = {
+    "twopass": _twopass,
+    "welford": _welford,
+    "sumsq": _sum_of_squares,
+}
+
+
+def _batch_table(answers: Answers, setting: Setting) -> Expected:
+    row = [float(x) for x in _BATCH[0]]
+    nothing = 0.0 if answers["bn_empty"] == "zero" else _NAN
+    stats = [(8.0, *_MOMENTS[answers["bn"]](row[start::2])) for start in (0, 1)]
+    return {
+        "bn_stats of 2^20 + {0, 1}": np.array(stats).reshape(-1),
+        "bn_stats of one element": np.array([1.0, row[0], 0.0, 0.0, nothing, nothing]),
+    }
+
+
+V7 = Probe(
+    "V7",
+    "bn_stats of 2^20 + {0, 1}, where squares lose everything and running means round; and of a single element",
+    ("bn", "bn_empty"),
+    lambda setting: {"bn": _call(kernels.batch_statistics, {"rows": _BATCH}, "stats", "single", "moments")},
+    lambda out, setting: {
+        "bn_stats of 2^20 + {0, 1}": cells(out["bn"]["stats"])[0],
+        "bn_stats of one element": cells(out["bn"]["single"])[0],
+        "bn_aggr of the former": cells(out["bn"]["moments"])[0],
+    },
+    _batch_table,
+)
+
+
+# --- V8: scans ----------------------------------------------------------------------------------------------
+
+_STEPS = 16
+
+
+def _states(rule: str) -> Array:
+    state, found = 1.0, []
+    for _ in range(_STEPS):
+        state = state + 2.0**-9 if rule == "fp32" else bfloat16(state + 2.0**-9)
+        found.append(bfloat16(state))
+    return np.array(found)
+
+
+V8 = Probe(
+    "V8",
+    "1 + 2^-9 + 2^-9 + ... as a scan that stores bf16: a state read back from there never leaves 1",
+    ("scan_state",),
+    lambda setting: {
+        "scan": _call(
+            kernels.scan_into_bf16,
+            {
+                "ones": np.ones((1, _STEPS), np.float32),
+                "steps": np.full((1, _STEPS), 2.0**-9, np.float32),
+                "first": _column(1.0),
+            },
+        )
+    },
+    lambda out, setting: {"states": cells(out["scan"]["out"])[0]},
+    lambda answers, setting: {"states": _states(answers["scan_state"])},
+)
+
+
+# --- V11: integers in tensor_scalar -------------------------------------------------------------------------
+
+_WORDS = (2**24 + 1, 2**30 + 3, -(2**24) - 1, 7)
+
+
+def _words_table(answers: Answers, setting: Setting) -> Expected:
+    native = answers["int32_tensor_scalar"] == "native"
+
+    def through(x: float) -> float:
+        return x if native else float32(x)
+
+    return {
+        "x + 0": np.array([through(float(x)) for x in _WORDS]),
+        "x * 1": np.array([through(float(x)) for x in _WORDS]),
+        "x + 1": np.array([through(through(float(x)) + 1) for x in _WORDS]),
+    }
+
+
+V11 = Probe(
+    "V11",
+    "2^24 + 1 as int32 plus 0, times 1, plus 1 in tensor_scalar; plus an fp32 zero, as evidence",
+    ("int32_tensor_scalar",),
+    lambda setting: {
+        "words": _call(
+            kernels.integers_and_scalars,
+            {"x": np.array([_WORDS], np.int32), "operand": _column(0.0)},
+            "x + 0",
+            "x * 1",
+            "x + 1",
+            "x + fp32 0",
+        )
+    },
+    lambda out, setting: {name: cells(values)[0] for name, values in out["words"].items()},
+    _words_table,
+)
+
+PROBES = (U6_ALU, V1, V2, V3_ORDER, V3_EXPONENTIAL, V3_PRECAST, V5, V6, V7, V8, V10, V11)
