@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance import lanes
+from conformance.cases import _qkv_exact_rounding as exact_rounding
 from conformance.lanes import LaneError
 from conformance.randomness import Stream
 from reference.contracts.qkv_config import FP8, MX_WEIGHT, Config
@@ -25,6 +26,8 @@ _MX_EDGES = (1.0, 2.0, 1.9921875, 0.99609375, 448.0, 446.0, 2.0**-130, 0.0, 3.5,
 def fits(config: Config, lane: str) -> bool:
     """Whether a lane can be built for a config."""
     exact = config.norm == "NO_NORM" and not config.fused_rope
+    if lane == "exact_rounding":
+        return exact_rounding.fits(config)
     if lane in ("exact", "one_hot"):
         # One-hot rows and integers survive a projection, not a norm or a rotation.
         return exact and config.quantization in ("NONE", "STATIC", "ROW")
@@ -42,11 +45,13 @@ def build(config: Config, lane: str, seed: int) -> Arrays:
     if not fits(config, lane):
         raise LaneError(f"lane {lane} does not fit {config.norm}, {config.quantization}")
     stream = Stream(seed, "qkv", lane)
+    if lane == "exact_rounding":
+        return exact_rounding.build(config, stream) | _cache(config, lane, stream.child("cache"))
     inputs: Arrays = {
         "input": _hidden(config, lane, stream.child("input")),
         "fused_qkv_weights": _weights(config, lane, stream.child("weights")),
     }
-    kind = "exact" if lane == "exact" else "normal"
+    kind = lane if lane in ("exact", "one_sided") else "normal"
     if config.bias is not None:
         inputs["bias"] = lanes.fill(kind, stream.child("bias"), (1, config.I), config.bias)
     if config.fused_residual_add:
@@ -78,7 +83,7 @@ def _hidden(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
         keep = np.ones(shape, np.bool_)
         keep[-1, -1, :] = False
         return lanes.poison(lanes.fill("normal", stream, shape, config.dtype), keep)
-    kind = lane if lane in ("exact", "one_hot", "heavy_tailed", "fp8_edge") else "normal"
+    kind = lane if lane in ("exact", "one_hot", "one_sided", "heavy_tailed", "fp8_edge") else "normal"
     values = lanes.fill(kind, stream, shape, config.dtype)
     if config.hidden_actual is not None:
         # Padding is zero by contract: it is summed, only the divisor leaves it out.
@@ -98,8 +103,9 @@ def _mx_edges(config: Config, stream: Stream) -> NDArray[Any]:
 
 def _weights(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
     shape = (config.H, config.I)
+    kind = "one_sided" if lane == "one_sided" else "normal"
     if config.weight_dtype == MX_WEIGHT:
-        codes = lanes.fill("normal", stream, (config.H // 4, config.I, 4), "float8_e4m3fn", _FP8_SPREAD)
+        codes = lanes.fill(kind, stream, (config.H // 4, config.I, 4), "float8_e4m3fn", _FP8_SPREAD)
         return np.ascontiguousarray(codes).view(format_of(MX_WEIGHT).storage)[..., 0]
     if lane == "fp8_edge":
         # Every column takes one input column, so that the edges reach the caches as they are.
@@ -109,9 +115,9 @@ def _weights(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
     if lane == "exact":
         return lanes.fill("exact", stream, shape, config.weight_dtype)
     if config.weight_dtype == FP8:
-        return lanes.fill("normal", stream, shape, config.weight_dtype, _FP8_SPREAD)
+        return lanes.fill(kind, stream, shape, config.weight_dtype, _FP8_SPREAD)
     # A power of two near 1/sqrt(H) keeps results of order one.
-    return lanes.fill("normal", stream, shape, config.weight_dtype, 2.0 ** -(config.H.bit_length() // 2))
+    return lanes.fill(kind, stream, shape, config.weight_dtype, 2.0 ** -(config.H.bit_length() // 2))
 
 
 def _scales(config: Config, lane: str, stream: Stream) -> Arrays:
@@ -153,6 +159,8 @@ def _cache(config: Config, lane: str, stream: Stream) -> Arrays:
     nan = cast(np.full(config.cache_shape, np.nan, np.float32), dtype)
     power = lane in ("exact", "one_hot", "fp8_edge")
     scales = (1.0, 1.0) if power else tuple(float(v) for v in stream.uniform(0.01, 0.05, (2,)))
+    if lane == "exact_rounding":
+        scales = (float(exact_rounding.cache_scale(config)),) * 2
     arrays: Arrays = {
         "k_cache": nan,
         "v_cache": nan.copy(),
