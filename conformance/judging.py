@@ -88,7 +88,7 @@ def evidence_of(subject: Subject, case: Case, name: str, reference: Reference, b
         output=record,
         model=(reference.model or {}).get(name),
         truth=(reference.truth or {}).get(name),
-        before=reference.inputs.get(record.argument),
+        before=reference.inputs.get(record.updated(case.config)),
         undefined=reference.undefined.get(name),
         envelope=None if spans is None else lambda: spans()[name],
         bound=bounds.get(name),

@@ -77,12 +77,17 @@ class Case:
     note: str = ""
 
 
+def _always(config: Any) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Output:
     """What the suite may hold against one named output.
 
-    `argument` names the input that the output updates in place ('' for a fresh tensor): it must come
-    back whole, and refused arguments must leave it as it was. `sentinels` are values that stand for
+    `argument` names the input that the output updates in place ('' for a fresh tensor), in the configs for
+    which `updates` holds; in others the output is a fresh tensor as well. An updated argument must come back
+    whole, and refused arguments must leave it as it was. `sentinels` are values that stand for
     "nothing here" (a row maximum of masked rows, a padded slot): where truth has one, the output must
     have exactly it, and such elements take no part in tolerances or statistics.
     """
@@ -91,11 +96,11 @@ class Output:
     argument: str = ""
     sentinels: tuple[float, ...] = ()
     description: str = ""
+    updates: Callable[[Any], bool] = _always
 
-    @property
-    def in_place(self) -> bool:
-        """Whether the output is an argument that the kernel changes."""
-        return bool(self.argument)
+    def updated(self, config: Any) -> str:
+        """The argument that the output is under a config, '' where it is a tensor of its own."""
+        return self.argument if self.argument and self.updates(config) else ""
 
 
 @dataclass(frozen=True)
@@ -279,6 +284,11 @@ class Subject:
             if output.name == name:
                 return output
         raise KeyError(f"{self.name} has no output {name!r}, only {[output.name for output in self.outputs]}")
+
+    def in_place(self, config: Any) -> dict[str, str]:
+        """Outputs that are arguments under a config, with the names of these."""
+        named = {output.name: output.updated(config) for output in self.outputs}
+        return {name: argument for name, argument in named.items() if argument}
 
     def case(self, case_id: str) -> Case:
         """A catalog case by its id, or any case from its 'cfg:' text."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from conformance.subject import Arrays, Call
+from reference.numerics.ulp import same_bytes
 
 
 class OutputError(ValueError):
@@ -24,15 +25,20 @@ def named_outputs(call: Call, returned: Any, arguments: Mapping[str, Any], prefe
     """Outputs by name: returned tensors in the order of `call.returns`, in-place arguments as they are now.
 
     Nested tuples count in reading order; None (an output that this config does not have) holds its place
-    and is left out. An output that comes both ways is taken from the argument, unless told otherwise.
-    OutputError where the numbers do not fit.
+    and is left out. An output that comes both ways must be the same in both, unless what was returned is preferred:
+    on a device arguments may keep their bytes. OutputError where that or the number of tensors does not hold.
     """
     values = list(_flat(returned))
     if call.returns and len(values) != len(call.returns):
         raise OutputError(f"the kernel returned {len(values)} tensors, expected {', '.join(call.returns)}")
     outputs = {name: np.asarray(value) for name, value in zip(call.returns, values, strict=False) if value is not None}
     kept = {output: np.asarray(arguments[name]) for output, name in call.in_place.items()}
-    return kept | outputs if prefer_returned else outputs | kept
+    if prefer_returned:
+        return kept | outputs
+    for name, argument in call.in_place.items():
+        if name in outputs and not same_bytes(outputs[name], kept[name]):
+            raise OutputError(f"the kernel returned another {name} than {argument}, which it updates in place")
+    return outputs | kept
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -26,10 +26,15 @@ from reference.recorder import NO_RECORD, Recorder
 
 Arrays = dict[str, NDArray[Any]]
 
+
+def _updates(config: Config) -> bool:
+    return config.update_cache
+
+
 OUTPUTS = (
     Output("out", description="hidden states, or attention without W_out; SBUF results stacked by core"),
-    Output("K_out", description="the cache of keys after the call, or the new keys"),
-    Output("V_out", description="the cache of values after the call, or the new values"),
+    Output("K_out", "K_cache", description="the cache of keys after the call, or the new keys", updates=_updates),
+    Output("V_out", "V_cache", description="the cache of values after the call, or the new values", updates=_updates),
     Output("X_kept", description="the caller's SBUF X after the call, stacked by core"),
 )
 
@@ -243,9 +248,8 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
         function = attention_block_tkg_on_chip
         arguments |= {"X_in_sb": config.X_in_sb, "block": implementation}
         returns += ("X_kept",) if config.X_in_sb else ()
-    in_place = {"K_out": "K_cache", "V_out": "V_cache"} if config.update_cache else {}
     target = {"gen3": "trn2", "gen4": "trn3"}[config.generation]
-    return Call(function, arguments, returns, config.lnc, in_place, target)
+    return Call(function, arguments, returns, config.lnc, SUBJECT.in_place(config), target)
 
 
 def quantization(config: Config) -> str:

@@ -221,6 +221,10 @@ _SCALARS = (
 )  # fmt: skip
 
 
+def _writes_cache(config: Config) -> bool:
+    return config.kv_cache != "NONE"
+
+
 def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> Call:
     """The launch, every argument by keyword."""
     from kernels.common_types import NormType, QKVOutputLayout, QuantizationType
@@ -235,8 +239,8 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
         "kv_dtype": config.kv_dtype,
     }
     target = {"gen3": "trn2", "gen4": "trn3"}[config.generation]
-    if config.kv_cache != "NONE":
-        in_place = {"k_cache": "k_cache", "v_cache": "v_cache"}
+    in_place = SUBJECT.in_place(config)
+    if in_place:
         return Call(implementation, arguments, ("out", "k_cache", "v_cache"), config.lnc, in_place, target)
     fused = mode(config) == "TKG" and config.fused_residual_add
     returns = ("out", "fused_hidden") if fused else ("out",)
@@ -367,8 +371,8 @@ SUBJECT = Subject(
     outputs=(
         Output("out", description="projection; with a KV cache its query columns"),
         Output("fused_hidden", description="residual sum before the norm (decode)"),
-        Output("k_cache", "k_cache", description="quantised keys at the addressed rows"),
-        Output("v_cache", "v_cache", description="quantised values at the addressed rows"),
+        Output("k_cache", "k_cache", description="quantised keys at the addressed rows", updates=_writes_cache),
+        Output("v_cache", "v_cache", description="quantised values at the addressed rows", updates=_writes_cache),
     ),
     lanes=LANES,
     catalog=CATALOG,

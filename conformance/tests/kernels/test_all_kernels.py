@@ -58,6 +58,20 @@ def test_the_machine_gives_the_models_bits_and_the_model_is_near_truth(subject: 
     assert result.passed, result.report()
 
 
+@pytest.mark.parametrize("subject", _subjects())
+def test_the_call_updates_the_arguments_that_its_outputs_name(subject: Subject) -> None:
+    """What is judged for having been left as it was is what the launch may write, and in no config anything else."""
+    updated = set()
+    for case in subject.catalog:
+        if "ci" in case.tags:
+            inputs = subject.build(case.config, case.lane, case.seed)
+            call = subject.call(case.config, inputs, subject.load())
+            assert dict(call.in_place) == subject.in_place(case.config), case.id
+            assert set(call.in_place.values()) <= set(inputs)
+            updated |= set(call.in_place)
+    assert updated == {output.name for output in subject.outputs if output.argument}
+
+
 @pytest.mark.sim
 @_marks("sim")
 @pytest.mark.parametrize("part", range(SIZE.parts))

@@ -21,6 +21,7 @@ from conformance.cases.attention_block_tkg import SUBJECT
 from conformance.entry import launch
 from conformance.mutants.attention_block_tkg import MUTANTS, NOT_PLAYED, ROW_INDEX_IN_FLOAT32
 from conformance.mutants.patched import forget, implementation
+from conformance.mutants.trial import trial
 from conformance.runner import run_case
 from conformance.subject import Case
 from conformance.tests.kernels.attention_block_tkg_inputs import (
@@ -175,6 +176,14 @@ def test_a_skipped_batch_of_a_block_cache_writes_nothing_ab3(S: int) -> None:
 @pytest.mark.parametrize("lnc", [1, 2])
 def test_both_caches_get_their_own_rows_ab4(lnc: int, layout: dict[str, Any]) -> None:
     assert_written(*copied(lnc=lnc, **layout))
+
+
+@pytest.mark.parametrize("name", ["K_out", "V_out"])
+def test_a_cache_that_is_left_alone_is_called_so_ab4(name: str) -> None:
+    unwritten = next(mutant for mutant in MUTANTS if mutant.id == "block-keys-not-updated")
+    results = [result for result in trial(unwritten, explain=False).result.outputs if result.rung == "sim"]
+    missed = {result.name: result.missed for result in results}
+    assert ("never written: argument K_cache" in missed[name]) == (name == "K_out")
 
 
 def test_float16_is_written_ab22() -> None:

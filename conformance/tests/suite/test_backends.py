@@ -229,10 +229,14 @@ def test_only_arguments_in_place_are_copied() -> None:
     assert named_outputs(call, None, arguments)["out"][0] == 5
 
 
-def test_an_output_that_comes_both_ways_is_the_argument_or_what_was_returned() -> None:
+def test_an_output_that_comes_both_ways_is_one_or_what_was_returned() -> None:
     call = Call(lambda **_: None, {}, ("out", "cache"), in_place={"cache": "k_cache", "alone": "v_cache"})
-    arguments = {"k_cache": np.zeros(1), "v_cache": np.full(1, 3)}
-    returned = (np.ones(1), np.full(1, 2))
-    assert named_outputs(call, returned, arguments)["cache"][0] == 0
-    preferred = named_outputs(call, returned, arguments, prefer_returned=True)
-    assert {name: int(value[0]) for name, value in preferred.items()} == {"out": 1, "cache": 2, "alone": 3}
+    arguments = {"k_cache": np.zeros((1, 1)), "v_cache": np.full(1, 3)}
+    assert named_outputs(call, (np.ones(1), np.zeros((1, 1))), arguments)["cache"] is arguments["k_cache"]
+    for other in (np.full((1, 1), 2.0), np.zeros(1), np.zeros((1, 1), np.float32)):
+        returned = (np.ones(1), other)
+        with pytest.raises(OutputError, match="returned another cache than k_cache"):
+            named_outputs(call, returned, arguments)
+        preferred = named_outputs(call, returned, arguments, prefer_returned=True)
+        assert preferred["cache"] is other
+        assert {name: int(preferred[name][0]) for name in ("out", "alone")} == {"out": 1, "alone": 3}

@@ -73,7 +73,14 @@ def test_another_implementation_is_one_importable_name() -> None:
 
 
 def test_an_unknown_output_lists_the_known_ones() -> None:
-    assert SUBJECT.output("total").in_place
-    assert not SUBJECT.output("y").in_place
+    assert SUBJECT.output("total").name == "total"
     with pytest.raises(KeyError, match="no output 'z', only"):
         SUBJECT.output("z")
+
+
+def test_an_output_is_an_argument_in_the_configs_that_update_it() -> None:
+    sometimes = Output("total", "total", updates=lambda config: config.rows > 4)
+    subject = dataclasses.replace(SUBJECT, outputs=(Output("y"), sometimes))
+    assert subject.in_place(Config(rows=5)) == {"total": "total"}
+    assert subject.in_place(Config(rows=4)) == {}
+    assert SUBJECT.in_place(Config(rows=4)) == {"total": "total"}
