@@ -11,12 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from conformance.backends import TIME_LIMIT
+from conformance.backends import TIME_LIMIT, in_child
 from conformance.grades import Grade
 from conformance.mismatch import ulp_text
 from conformance.results import CaseResult, OutputResult
 from conformance.runner import named_backend, run_case
 from conformance.subject import Case, Subject
+from conformance.versions import versions
 from tools import selection
 from tools.errors import BadInput
 from tools.output import console, note, require_folder, write_json
@@ -86,7 +87,8 @@ def check(
     if all(result.status == "unfit" for result in results):
         raise BadInput(f"no case could be run with these data: {results[0].error}")
     if json_file is not None:
-        write_json(json_file, _document(backend, results) | {"not_provided": list(chosen.absent)})
+        more = {"not_provided": list(chosen.absent), "versions": versions(), "place": _place(backend, timeout)}
+        write_json(json_file, _document(backend, results) | more)
     if json_file != Path("-"):
         _show(results, time.perf_counter() - started)
         note(chosen.remark())
@@ -97,6 +99,11 @@ def run(job: Job) -> CaseResult:
     """The result of one job; never raises for what a kernel, model or truth does."""
     backend = named_backend(job.backend, timeout=job.timeout)
     return run_case(job.judged.subject(), job.case, backend, envelope=job.envelope, repeat=job.repeat)
+
+
+def _place(backend: str, timeout: float | None) -> dict[str, str]:
+    """What the child process of this process's launches told of itself; {} where there was none."""
+    return dict(getattr(named_backend(backend, timeout=timeout), "facts", {})) if in_child(backend) else {}
 
 
 def _asked(kernel: str | None, provider: str | None, envelope: bool, repeat: int) -> str:

@@ -34,19 +34,24 @@ CHECK = ("check", "scaled_add", "--backend", standin.NAME, "--jobs", "1")
 
 
 @pytest.fixture
-def device(command: CommandLine, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
-    """The command line, knowing the kernel scaled_add in NKI and the stand-in as a backend."""
-    row = detection._Row(lambda: Availability(True, "the stand-in"), "conformance.tests.standin:make", True)
-    backends = {**detection.BACKENDS, standin.NAME: row}
-    for module in (detection, selection, doctor):
-        monkeypatch.setattr(module, "BACKENDS", backends)
+def row(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in as a row of the table of backends."""
+    made = detection._Row(lambda: Availability(True, "the stand-in"), "conformance.tests.standin:make", True)
     shared: dict[Any, Any] = {}
+    for module in (detection, selection, doctor):
+        monkeypatch.setattr(module, "BACKENDS", {**module.BACKENDS, standin.NAME: made})
     monkeypatch.setattr(detection, "_shared", shared)
-    command.judge(scaled_add.SUBJECT.with_implementation("conformance.tests.suite.scaled_add_nki:scaled_add"))
-    yield command
+    yield
     for backend in shared.values():
         assert isinstance(backend, ChildBackend)
         backend.close()
+
+
+@pytest.fixture
+def device(command: CommandLine, row: None) -> CommandLine:
+    """The command line, knowing the kernel scaled_add in NKI and the stand-in as a backend."""
+    command.judge(scaled_add.SUBJECT.with_implementation("conformance.tests.suite.scaled_add_nki:scaled_add"))
+    return command
 
 
 def _results(device: CommandLine, file: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
@@ -61,6 +66,23 @@ def test_a_device_is_judged_case_by_case(device: CommandLine, tmp_path: Path) ->
         ("small", "stand-in", "passed"),
         ("exact", "stand-in", "passed"),
     ]
+
+
+@pytest.mark.usefixtures("row")
+def test_a_report_never_counts_the_stand_in_as_hardware(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run, check, page = CommandLine(capsys), tmp_path / "check.json", tmp_path / "page.html"
+    words = ("check", "output_projection_tkg", "--case", "plain", "--backend", standin.NAME, "--jobs", "1")
+    assert run(*words, "--json", str(check)).code == 0
+    place = json.loads(check.read_text())["place"]
+    assert place["nki"].endswith("+stand-in")
+    assert place["preflight on 2 core(s)"] == "right"
+    run("report", "--check", str(check), "--output", str(page))
+    told = json.loads(page.with_suffix(".json").read_text())
+    assert (told["backend"], told["hardware"]) == ("stand-in", False)
+    # The twin: the same results under the name of a chip would count.
+    check.write_text(check.read_text().replace('"backend": "stand-in"', '"backend": "trn2"'))
+    run("report", "--check", str(check), "--output", str(page))
+    assert json.loads(page.with_suffix(".json").read_text())["hardware"] is True
 
 
 @pytest.mark.parametrize(
