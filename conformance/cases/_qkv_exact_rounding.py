@@ -4,8 +4,7 @@ Operands are whole numbers, times powers of two, of as many bits as their format
 in float32 and do not fit the narrower formats they are rounded to. What no power of two could make exact:
 
 norms        the elements of a token are chosen so that their mean square, with eps, is a power of four
-reciprocals  scales are 1 / (1 + 2^-12): what is scaled falls on no tie of any format, from which one unit of an
-             inexact reciprocal could push it; without the step in between it lies just above ties of fp8
+reciprocals  those of conformance.nudged_scale, whose last bit decides nothing
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from conformance import lanes
 from conformance.lanes import LaneError
+from conformance.nudged_scale import NUDGE, SCALE
 from conformance.randomness import Stream
 from conformance.whole_squares import shuffled, whole_squares
 from reference.contracts.qkv_config import FP8_MAX, Config, mode
@@ -26,9 +26,6 @@ from reference.numerics.cast import cast, to_float32
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-#: What a scale is the reciprocal of, and that reciprocal, whose own reciprocal is exact again.
-NUDGE = np.float32(1 + 2.0**-12)
-SCALE = np.float32(1) / NUDGE
 #: Root of the mean square of a token that is normed.
 _ROOT = 64
 #: Most columns that one bn_stats instruction takes: each piece has the mean and the variance of the whole.

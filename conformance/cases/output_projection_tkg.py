@@ -12,19 +12,25 @@ from numpy.typing import NDArray
 
 from conformance import lanes
 from conformance.bounds import Bound
+from conformance.nudged_scale import NUDGE, SCALE
 from conformance.pairwise import flags
 from conformance.randomness import Stream
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import output_projection_tkg as reference
 from reference import output_projection_tkg_bound
-from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, QUANTIZATIONS, Config, refusal
-from reference.numerics.cast import to_float32
+from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, FP8_MAX, QUANTIZATIONS, Config, refusal
+from reference.numerics.cast import cast, to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
 
 Arrays = dict[str, NDArray[Any]]
 
-LANES = ("normal", "exact", "one_hot", "heavy_tailed", "fp8_edge", "subnormal", "poison")
+LANES = (
+    "normal", "exact", "exact_rounding", "one_sided", "one_hot", "heavy_tailed", "fp8_edge", "subnormal", "poison",
+)  # fmt: skip
+#: Lanes that fill every tensor, and those whose scales are powers of two.
+_OF_ALL = (*lanes.EXACT_LANES, "one_sided", "heavy_tailed", "subnormal")
+_POWER_OF_TWO = ("exact", "one_hot", "subnormal")
 
 #: Random FP8 weights are drawn with this deviation, so that they use the format's range and stay below 240.
 _FP8_SPREAD = 32.0
@@ -41,10 +47,9 @@ def build(config: Config, lane: str, seed: int) -> Arrays:
         "weight": _weight(config, lane, stream.child("weight")),
     }
     if config.bias is not None:
-        kind = lane if lane in ("exact", "heavy_tailed", "subnormal") else "normal"
-        inputs["bias"] = lanes.fill(kind, stream.child("bias"), (1, config.H), config.bias)
+        inputs["bias"] = _bias(config, lane, stream.child("bias"))
     inputs |= _scales(config, lane, stream.child("scales"))
-    if lane == "exact":
+    if lane in lanes.EXACT_LANES:
         _require_exact(config, inputs)
     return inputs
 
@@ -64,10 +69,17 @@ def _attention(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
     return values
 
 
+def _bias(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
+    if lane == "exact_rounding" and config.bias == "float32":
+        # More bits than the result that it is added to.
+        return stream.integers(-2047, 2048, (1, config.H)).astype(np.float32)
+    return lanes.fill(lane if lane in _OF_ALL else "normal", stream, (1, config.H), config.bias)
+
+
 def _weight(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
     shape = (config.N * config.D, config.H)
-    kind = lane if lane in ("exact", "heavy_tailed", "subnormal") else "normal"
-    quantized = config.weight_dtype == FP8 and kind == "normal"
+    kind = "exact" if lane in lanes.EXACT_LANES else lane if lane in _OF_ALL else "normal"
+    quantized = config.weight_dtype == FP8 and kind in ("normal", "one_sided")
     return lanes.fill(kind, stream, shape, config.weight_dtype, _FP8_SPREAD if quantized else 1.0)
 
 
@@ -75,20 +87,24 @@ def _scales(config: Config, lane: str, stream: Stream) -> Arrays:
     """STATIC: one scale for weight and input; ROW: one per hidden index. Powers of two where bits must tie."""
     if config.quantization == "NONE":
         return {}
-    power_of_two = lane in ("exact", "one_hot", "subnormal")
     columns = config.H if config.quantization == "ROW" else 1
-    if power_of_two:
+    if lane in (*_POWER_OF_TWO, "exact_rounding"):
         weight_scale = stream.choice((0.5, 1.0, 2.0), (1, columns))
     else:
         weight_scale = stream.uniform(0.5 / _FP8_SPREAD, 2.0 / _FP8_SPREAD, (1, columns))
     scales = {"weight_scale": np.repeat(weight_scale, 128, axis=0)}
     if config.quantization == "STATIC":
         scales["input_scale"] = np.full((128, 1), _input_scale(lane, stream), np.float32)
+        if lane == "exact_rounding":
+            scales["weight_scale"] = scales["weight_scale"] * NUDGE
     return scales
 
 
 def _input_scale(lane: str, stream: Stream) -> np.float32:
-    if lane in ("exact", "one_hot", "subnormal"):
+    if lane == "exact_rounding":
+        # Some of the whole numbers up to 127 come to lie beyond 240.
+        return np.float32(SCALE / np.float32(2))
+    if lane in _POWER_OF_TWO:
         return np.float32(0.5)
     if lane == "fp8_edge":
         # The edges 240, 248 and 448 arrive at the clamp as they are.
@@ -100,7 +116,8 @@ def _input_scale(lane: str, stream: Stream) -> np.float32:
 def _require_exact(config: Config, inputs: Arrays) -> None:
     attention = to_float32(inputs["attention"]).transpose(2, 0, 1, 3).reshape(config.N * config.D, -1)
     if config.quantization == "STATIC":
-        attention = attention / np.float32(inputs["input_scale"][0, 0])
+        scaled = attention / np.float32(inputs["input_scale"][0, 0])
+        attention = to_float32(cast(np.clip(scaled, -FP8_MAX, FP8_MAX), FP8))
     lanes.require_exact_dot(attention, to_float32(inputs["weight"]), axis=0)
 
 
@@ -252,7 +269,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 
 # ---- the catalog ------------------------------------------------------------------------------------------------
 
-_CI, _GOLDEN, _CHECK = frozenset({"ci"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
 
 
 def _case(name: str, lane: str = "normal", tags: frozenset[str] = _GOLDEN, note: str = "", **fields: Any) -> Case:
@@ -296,6 +313,9 @@ CATALOG = (
     _case("row-transposed", quantization="ROW", transpose_out=True, **_FP8, **_SMALL),
     _case("exact", "exact", bias="bfloat16", **_SMALL),
     _case("exact-static", "exact", quantization="STATIC", **_FP8, **_SMALL),
+    _case("exact-rounding", "exact_rounding", _CI, bias="float32", **_SMALL),
+    _case("exact-rounding-static", "exact_rounding", _CI, quantization="STATIC", **_FP8, **_SMALL),
+    _case("one-sided", "one_sided", _CI, bias="bfloat16", **_SMALL),
     _case("heavy-tailed", "heavy_tailed", bias="bfloat16", **_SMALL),
     _case("subnormal", "subnormal", dtype="float16", weight_dtype="float16", **_SMALL),
     _case("nan-token", "poison", bias="bfloat16", **_SMALL),
