@@ -1,17 +1,20 @@
-"""Where model and kernel first part: the two traces paired point by point, in the contract's order.
+"""Where two traces of one case first part: those of model and kernel, or of the model under two profiles.
 
 The model records a value under (core, tile name, occurrence); the machine keeps the tiles of the same names
-with, per element, the instruction that wrote it last. Downstream points inherit an error, so the first
-differing point of the contract's order is where to look.
+with, per element, the instruction that wrote it last. Tiles are paired and looked at in the order in which the
+model recorded them: whatever a tile was computed from stands before it, also where loops come back to a point
+that the contract lists early. So the first tile that differs is where to look, and what differs behind it may
+have inherited the error.
 
-Not seen: a difference between two writes of one tile (the tap keeps the last), and anything a kernel does
-outside the tiles that carry the contract's names.
+Not seen: what a named tile held before it was written again (the tap keeps the last bytes of each occurrence, as
+the model records them once per occurrence); anything a kernel does outside the tiles that carry the contract's
+names; and which of the tiles behind the first are wrong for a reason of their own.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,89 +32,166 @@ from reference.numerics.ulp import same_bits
 from reference.recorder import Entry, ListRecorder, split_name
 
 Array = NDArray[Any]
-Taps = Mapping[tuple[int, str, int], Tap]
+Index = tuple[int, ...]
+#: (core, tile name, occurrence)
+Key = tuple[int, str, int]
+#: The instruction that wrote an element and its source line, '' where the side has no instructions.
+Writer = Callable[[Index], tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """One tile that differs; `why` is set instead of the values where the tiles cannot be compared."""
+    """One tile that differs; `why` is set instead of the values where the tiles cannot be compared.
+
+    `got` and `expected` are the first element that differs, `ulp` how far it is apart, `max_ulp` the farthest of the
+    tile.
+    """
 
     point: str
     tile: str
     core: int
     occurrence: int
     why: str = ""
-    index: tuple[int, ...] = ()
-    kernel: float = 0.0
-    model: float = 0.0
-    kernel_bits: str = ""
-    model_bits: str = ""
+    index: Index = ()
+    got: float = 0.0
+    expected: float = 0.0
+    got_bits: str = ""
+    expected_bits: str = ""
     ulp: int = 0
+    max_ulp: int = 0
     differing: int = 0
     elements: int = 0
     instruction: str = ""
     location: str = ""
 
-    def text(self) -> str:
+    def text(self, sides: tuple[str, str]) -> str:
         """Name, place, both values in decimal and bits, distance, instruction and its source line."""
         again = f", occurrence {self.occurrence}" if self.occurrence else ""
         head = f"rounding point {self.point}: tile {self.tile} on core {self.core}{again}"
         if self.why:
             return f"{head}: {self.why}"
-        values = f"kernel {self.kernel:.9g} ({self.kernel_bits}), model {self.model:.9g} ({self.model_bits})"
-        return "\n".join(
-            (
-                f"{head}: {self.differing} of {self.elements} elements differ, first at {list(self.index)}",
-                f"  {values}, {ulp_text(self.ulp)}",
-                f"  written by {self.instruction} at {self.location}",
-            )
-        )
+        got, expected = f"{self.got:.9g} ({self.got_bits})", f"{self.expected:.9g} ({self.expected_bits})"
+        farthest = f", others up to {ulp_text(self.max_ulp)}" if self.max_ulp > self.ulp else ""
+        lines = [
+            f"{head}: {self.differing} of {self.elements} elements differ, first at {list(self.index)}",
+            f"  {sides[1]} {got}, {sides[0]} {expected}, {ulp_text(self.ulp)}{farthest}",
+        ]
+        return "\n".join(lines + ([f"  written by {self.instruction} at {self.location}"] if self.instruction else []))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The tiles of one point, and how many of them differ by how much (0 where they cannot be compared)."""
+
+    point: str
+    differing: int
+    tiles: int
+    max_ulp: int
+
+    def text(self) -> str:
+        """One line."""
+        distance = f", up to {ulp_text(self.max_ulp)}" if self.max_ulp else ""
+        return f"{self.point}: {self.differing} of {self.tiles} tiles differ{distance}"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One output that differs; `why` where the two cannot be compared element by element."""
+
+    name: str
+    differing: int = 0
+    elements: int = 0
+    max_ulp: int = 0
+    why: str = ""
+
+    def text(self) -> str:
+        """One line."""
+        return self.why or f"{self.name}: {self.differing} of {self.elements} elements, up to {ulp_text(self.max_ulp)}"
 
 
 @dataclass(frozen=True)
 class Explanation:
     """What the pairing of two traces found.
 
-    `compared` counts tiles; `by_point` differing tiles per point; `only_model` and `only_kernel` name tiles
-    of contract points that the other side never wrote, at most a few; `outputs` names outputs that differ.
+    sides          what the traces are called, the expected one first
+    compared       number of tiles that have a partner
+    first          the first tile that differs, in the order of the model
+    points         all points that have paired tiles, in that order too
+    only_expected  tiles of contract points that the other side never wrote, at most a few; `only_got` likewise
+    outputs        outputs that differ
+    notes          what else a reader should know, one sentence each
     """
 
     kernel: str
     case: str
     repro: str
+    sides: tuple[str, str]
     compared: int
     first: Divergence | None
-    by_point: Mapping[str, tuple[int, int]]
-    only_model: tuple[str, ...]
-    only_kernel: tuple[str, ...]
-    outputs: tuple[str, ...]
+    points: tuple[Tally, ...]
+    only_expected: tuple[str, ...]
+    only_got: tuple[str, ...]
+    outputs: tuple[Gap, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
         """Whether nothing differs, at any point or in any output, and no tile lacks its partner."""
-        return self.first is None and not (self.outputs or self.only_model or self.only_kernel)
+        return self.first is None and not (self.outputs or self.only_expected or self.only_got)
+
+    @property
+    def infected(self) -> tuple[Tally, ...]:
+        """Points with tiles that differ, but for the one where the first tile does."""
+        return tuple(one for one in self.points if one.differing and self.first and one.point != self.first.point)
 
     def text(self) -> str:
         """The explanation, the first divergence first, the command to run again last."""
-        lines = [f"{self.kernel} {self.case}: {self._head()}"]
-        lines += [self.first.text()] if self.first else []
-        bad = {point: (worse, total) for point, (worse, total) in self.by_point.items() if worse}
-        lines += [f"  {point}: {worse} of {total} tiles differ" for point, (worse, total) in bad.items()]
-        lines += [f"recorded by the model alone: {', '.join(self.only_model)}"] if self.only_model else []
-        lines += [f"written by the kernel alone: {', '.join(self.only_kernel)}"] if self.only_kernel else []
-        return "\n".join([*lines, f"again: {self.repro}"])
+        return "\n".join([f"{self.kernel} {self.case}: {self._head()}", *self._lines(), f"again: {self.repro}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        infected = [one.point for one in self.infected]
+        return dataclasses.asdict(self) | {"agrees": self.agrees, "infected": infected}
 
     def _head(self) -> str:
+        expected, got = self.sides
         if self.first is not None:
-            return "model and kernel first part here"
+            return f"{expected} and {got} first part here"
         if self.outputs:
+            names = ", ".join(gap.name for gap in self.outputs)
             return (
-                f"all {self.compared} tiles agree and {', '.join(self.outputs)} differ: look at what follows "
+                f"all {self.compared} tiles agree and {names} differ: look at what follows "
                 "the last rounding point (stores, layout, the wrong core's part)"
             )
-        if self.only_model or self.only_kernel:
+        if self.only_expected or self.only_got:
             return f"outputs and {self.compared} tiles agree; others have no partner to compare with"
         return f"all {self.compared} tiles and all outputs agree"
+
+    def _lines(self) -> Iterator[str]:
+        if self.first is not None:
+            yield self.first.text(self.sides)
+            yield from (f"  {one.text()}" for one in self.points if one.point == self.first.point)
+            yield from self._behind(self.first.point)
+        yield from (f"output {gap.text()}" for gap in self.outputs)
+        expected, got = self.sides
+        if self.only_expected:
+            yield f"recorded by {expected} alone: {', '.join(self.only_expected)}"
+        if self.only_got:
+            yield f"written by {got} alone: {', '.join(self.only_got)}"
+        yield from self.notes
+
+    def _behind(self, first: str) -> Iterator[str]:
+        """What follows the first point in the order of the model, infected or not."""
+        if self.infected:
+            yield "it infects, in the order of the model:"
+            yield from (f"  {one.text()}" for one in self.infected)
+        places = [one.point for one in self.points]
+        spared = [one.point for one in self.points[places.index(first) + 1 :] if not one.differing]
+        if spared:
+            yield f"agree behind it: {', '.join(spared)}"
+
+
+# --- model and kernel -------------------------------------------------------------------------------------------
 
 
 def first_difference(subject: Subject, case: Case, profile: NumericsProfile = DEFAULT) -> Explanation:
@@ -124,85 +204,160 @@ def first_difference(subject: Subject, case: Case, profile: NumericsProfile = DE
     expected = subject.model(case.config, inputs, profile=profile, record=recorder)
     backend = SimBackend(Options(profile=profile, taps=True))
     run = backend.launch(subject.prepared(case.config, inputs))
-    return _explained(subject, case, recorder, run.trace.taps, _differing(run.outputs, expected))
-
-
-def _explained(
-    subject: Subject, case: Case, recorder: ListRecorder, taps: Taps, outputs: tuple[str, ...]
-) -> Explanation:
-    points = tuple(point.name for point in subject.contract.points)
-    order = {point: place for place, point in enumerate(points)}
-    named = {key: tap for key, tap in taps.items() if split_name(key[1])[0] in order and tap.instructions}
-    recorded = {_key(entry): entry for entry in recorder if entry.point in order}
-    # Within a point the tile index decides, then the occurrence: the order of the loops that made them.
-    paired = sorted(set(named) & set(recorded), key=lambda key: _rank(recorded[key], order))
-    found = {key: _divergence(recorded[key], named[key]) for key in paired}
-    return Explanation(
-        kernel=subject.name,
-        case=case.id,
-        repro=repro_command(subject, case, verb="explain"),
-        compared=len(paired),
-        first=next((one for one in found.values() if one is not None), None),
-        by_point=dict(_counts(points, recorded, found)),
-        only_model=_names(set(recorded) - set(named)),
-        only_kernel=_names(set(named) - set(recorded)),
-        outputs=outputs,
+    named = {row.name for row in subject.contract.points}
+    taps = {key: tap for key, tap in run.trace.taps.items() if split_name(key[1])[0] in named and tap.instructions}
+    return _explained(
+        subject,
+        case,
+        ("model", "kernel"),
+        repro_command(subject, case, verb="explain"),
+        _paired(recorder, {key: (tap.values, _writer(tap)) for key, tap in taps.items()}),
+        _gaps(run.outputs, expected),
     )
 
 
-def _key(entry: Entry) -> tuple[int, str, int]:
+def _writer(tap: Tap) -> Writer:
+    def of(index: Index) -> tuple[str, str]:
+        writer = tap.instructions[tap.writers[index]] if tap.writers[index] >= 0 else None
+        return (writer.op, writer.location) if writer else ("nothing (never written)", "no line")
+
+    return of
+
+
+# --- two profiles -----------------------------------------------------------------------------------------------
+
+
+def profile_difference(
+    subject: Subject, case: Case, profiles: tuple[NumericsProfile, NumericsProfile], names: tuple[str, str]
+) -> Explanation:
+    """Pairs the traces of the model under two profiles; the first is what the other is held against."""
+    inputs = subject.build(case.config, case.lane, case.seed)
+    recorders = ListRecorder(), ListRecorder()
+    expected, got = (
+        subject.model(case.config, inputs, profile=profile, record=recorder)
+        for profile, recorder in zip(profiles, recorders, strict=True)
+    )
+    return _explained(
+        subject,
+        case,
+        names,
+        " ".join([repro_command(subject, case, verb="explain"), *(f"--profile '{name}'" for name in names)]),
+        _paired(recorders[0], {_key(entry): (entry.value, _no_writer) for entry in recorders[1]}),
+        _gaps(got, expected),
+        (_answers(profiles),),
+    )
+
+
+def _no_writer(index: Index) -> tuple[str, str]:
+    return "", ""
+
+
+def _answers(profiles: tuple[NumericsProfile, NumericsProfile]) -> str:
+    """Which questions the profiles answer differently."""
+    first, second = (profile.to_dict() for profile in profiles)
+    fields = [name for name in first if name != "evidence" and first[name] != second[name]]
+    told = ", ".join(f"{name} ({first[name]}, {second[name]})" for name in fields)
+    return f"the profiles differ in {told}" if fields else "the profiles give the same answers"
+
+
+# --- pairing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Two traces, tile by tile, in the order of the first."""
+
+    found: Mapping[Key, tuple[Entry, Divergence | None]]
+    only_expected: frozenset[Key]
+    only_got: frozenset[Key]
+
+
+def _paired(recorder: ListRecorder, got: Mapping[Key, tuple[Array, Writer]]) -> _Pairing:
+    recorded = {_key(entry): entry for entry in recorder}
+    found = {key: (entry, _divergence(entry, *got[key])) for key, entry in recorded.items() if key in got}
+    return _Pairing(found, frozenset(set(recorded) - set(got)), frozenset(set(got) - set(recorded)))
+
+
+def _explained(
+    subject: Subject,
+    case: Case,
+    sides: tuple[str, str],
+    repro: str,
+    pairing: _Pairing,
+    outputs: tuple[Gap, ...],
+    notes: tuple[str, ...] = (),
+) -> Explanation:
+    return Explanation(
+        kernel=subject.name,
+        case=case.id,
+        repro=repro,
+        sides=sides,
+        compared=len(pairing.found),
+        first=next((one for _, one in pairing.found.values() if one is not None), None),
+        points=tuple(_tallies(pairing.found.values())),
+        only_expected=_names(pairing.only_expected),
+        only_got=_names(pairing.only_got),
+        outputs=outputs,
+        notes=notes,
+    )
+
+
+def _key(entry: Entry) -> Key:
     return (entry.core, entry.name, entry.occurrence)
 
 
-def _rank(entry: Entry, order: Mapping[str, int]) -> tuple[Any, ...]:
-    return (order[entry.point], entry.occurrence, entry.tile, entry.core)
+def _tallies(found: Iterable[tuple[Entry, Divergence | None]]) -> Iterator[Tally]:
+    """Points in the order in which their first differing tile came, those that agree where they began."""
+    tiles: dict[str, list[Divergence | None]] = {}
+    place: dict[str, int] = {}
+    for count, (entry, divergence) in enumerate(found):
+        seen = tiles.setdefault(entry.point, [])
+        if not seen or (divergence is not None and not any(seen)):
+            place[entry.point] = count
+        seen.append(divergence)
+    for point in sorted(tiles, key=place.__getitem__):
+        apart = [one for one in tiles[point] if one is not None]
+        yield Tally(point, len(apart), len(tiles[point]), max((one.max_ulp for one in apart), default=0))
 
 
-def _counts(
-    points: tuple[str, ...], recorded: Mapping[Any, Entry], found: Mapping[Any, Divergence | None]
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    for point in points:
-        tiles = [one for key, one in found.items() if recorded[key].point == point]
-        yield point, (sum(one is not None for one in tiles), len(tiles))
-
-
-def _names(keys: set[tuple[int, str, int]], most: int = 8) -> tuple[str, ...]:
+def _names(keys: frozenset[Key], most: int = 8) -> tuple[str, ...]:
     names = [f"{name} (core {core}, occurrence {occurrence})" for core, name, occurrence in sorted(keys)]
     return (*names[:most], *([f"and {len(names) - most} more"] if len(names) > most else []))
 
 
-def _divergence(entry: Entry, tap: Tap) -> Divergence | None:
-    """None where the tile has the model's bits; what the model does not know of a tile is not looked at."""
-    tile = functools.partial(Divergence, entry.point, entry.name, entry.core, entry.occurrence)
-    model = _with_shape_of(entry.value, tap.values)
-    if model is None:
-        return tile(f"shape {list(tap.values.shape)} in the kernel, {list(entry.value.shape)} in the model")
-    corner = tuple(slice(0, size) for size in model.shape)
-    kernel, writers = tap.values[corner], tap.writers[corner]
-    if kernel.dtype != model.dtype:
-        return tile(f"dtype {kernel.dtype} in the kernel, {model.dtype} in the model")
-    apart = ~same_bits(kernel, model)
+def _divergence(entry: Entry, values: Array, writer: Writer) -> Divergence | None:
+    """None where the tile has the recorded bits; what the model does not know of a tile is not looked at."""
+    place = (entry.point, entry.name, entry.core, entry.occurrence)
+    expected = _with_shape_of(entry.value, values)
+    if expected is None:
+        return Divergence(*place, f"shape {list(values.shape)}, expected {list(entry.value.shape)}")
+    got = values[tuple(slice(0, size) for size in expected.shape)]
+    if got.dtype != expected.dtype:
+        return Divergence(*place, f"dtype {got.dtype}, expected {expected.dtype}")
+    apart = ~same_bits(got, expected)
     if not apart.any():
         return None
     index = tuple(int(i) for i in np.argwhere(apart)[0])
-    worst = compare(kernel[index], model[index]).worst[0]
-    writer = tap.instructions[writers[index]] if writers[index] >= 0 else None
-    return tile(
+    one = compare(got[index], expected[index]).worst[0]
+    instruction, location = writer(index)
+    return Divergence(
+        *place,
         index=index,
-        kernel=worst.got,
-        model=worst.expected,
-        kernel_bits=bits_text(kernel[index]),
-        model_bits=bits_text(model[index]),
-        ulp=worst.ulp,
+        got=one.got,
+        expected=one.expected,
+        got_bits=bits_text(got[index]),
+        expected_bits=bits_text(expected[index]),
+        ulp=one.ulp,
+        max_ulp=compare(got, expected, worst=0).max_ulp,
         differing=int(apart.sum()),
-        elements=model.size,
-        instruction=writer.op if writer else "nothing (never written)",
-        location=writer.location if writer else "no line",
+        elements=expected.size,
+        instruction=instruction,
+        location=location,
     )
 
 
 def _with_shape_of(value: Array, tile: Array) -> Array | None:
-    """The model's value in the rank of the kernel's tile, no larger than it; None where that cannot be.
+    """The model's value in the rank of the other tile, no larger than it; None where that cannot be.
 
     Tiles may be allocated larger than what is used of them, and carry axes of size one.
     """
@@ -213,11 +368,16 @@ def _with_shape_of(value: Array, tile: Array) -> Array | None:
     return value if all(used <= size for used, size in zip(value.shape, tile.shape, strict=True)) else None
 
 
-def _differing(got: Arrays, expected: Arrays) -> tuple[str, ...]:
-    names = [name for name in expected if name not in got or not _equal(got[name], expected[name])]
-    return (*names, *(name for name in got if name not in expected))
+def _gaps(got: Arrays, expected: Arrays) -> tuple[Gap, ...]:
+    gaps = [_gap(name, got.get(name), expected.get(name)) for name in {**expected, **got}]
+    return tuple(gap for gap in gaps if gap is not None)
 
 
-def _equal(got: Array, expected: Array) -> bool:
-    alike = got.shape == expected.shape and got.dtype == expected.dtype
-    return alike and bool(np.all(same_bits(got, expected)))
+def _gap(name: str, got: Array | None, expected: Array | None) -> Gap | None:
+    if got is None or expected is None:
+        return Gap(name, why=f"{name} is {'missing' if got is None else 'none of the outputs'}")
+    if (got.shape, got.dtype) != (expected.shape, expected.dtype):
+        kinds = (f"{one.dtype} {list(one.shape)}" for one in (got, expected))
+        return Gap(name, why=f"{name}: {', expected '.join(kinds)}")
+    found = compare(got, expected, worst=0)
+    return Gap(name, found.different, found.elements, found.max_ulp) if found.different else None

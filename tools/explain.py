@@ -1,17 +1,20 @@
-"""`nki-oracle explain`: the first rounding point at which model and kernel part."""
+"""`nki-oracle explain`: the first rounding point at which two traces of a case part."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from conformance.backends.errors import Unfit
-from conformance.explain import first_difference
+from conformance.explain import Explanation, first_difference, profile_difference
+from conformance.explain_golden import GoldenExplanation, golden_difference, store_difference
+from conformance.subject import Case, Subject
 from reference.neuroncore.errors import NkiValidationError
-from tools import selection
+from tools import profile_option, selection
 from tools.errors import BadInput
-from tools.output import console
+from tools.output import console, require_folder, write_json
 
 
 def explain(
@@ -19,20 +22,78 @@ def explain(
     case: Annotated[str, typer.Option(help="Id of a case, or its 'cfg:' text.")],
     kernel: Annotated[str | None, typer.Option(help="Another implementation: module:attribute.")] = None,
     provider: Annotated[str | None, typer.Option(help="Somebody's kernels: module:attribute.")] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"The model under this profile against the default, or under the two given. {profile_option.HELP}"
+        ),
+    ] = None,
+    golden: Annotated[
+        list[Path] | None,
+        typer.Option(help="The model against the golden in this store, or one store against the other of two given."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found here; - for stdout.")] = None,
 ) -> int:
-    """Pair the traces of model and simulated kernel; exit 1 and show where they part, if they do."""
-    selection.usable_backend("sim")
-    (subject,) = selection.judged([name], kernel, provider).subjects
-    (chosen,) = selection.named(subject, [case])
+    """Pair the traces of model and simulated kernel, of two profiles or two goldens; exit 1 where they part."""
+    require_folder(json_file)
+    _require_one_question(kernel or provider, profile, golden)
+    found: Explanation | GoldenExplanation | None
+    if golden:
+        found = _of_goldens(name, case, golden)
+    elif profile:
+        found = _of_profiles(*_legal(selection.subject(name), case), profile)
+    else:
+        found = _of_kernel(name, case, kernel, provider)
+    if found is None:
+        return 1
+    if json_file is not None:
+        write_json(json_file, {"command": "explain", "version": 1, **found.to_dict()})
+    if json_file != Path("-"):
+        console().print(found.text(), markup=False, highlight=False)
+    return 0 if found.agrees else 1
+
+
+def _require_one_question(judged: str | None, profile: list[str] | None, golden: list[Path] | None) -> None:
+    if sum(map(bool, (judged, profile, golden))) > 1:
+        raise BadInput("give one of --kernel or --provider, --profile, --golden: each is a comparison of its own")
+    for option, values in (("--profile", profile), ("--golden", golden)):
+        if values and len(values) > 2:
+            raise BadInput(f"{option} can be given twice, not {len(values)} times: two sides are compared")
+
+
+def _legal(subject: Subject, name: str) -> tuple[Subject, Case]:
+    (chosen,) = selection.named(subject, [name])
     if (refusal := subject.legal(chosen.config)) is not None:
         raise BadInput(f"this config is refused: {refusal.error()}")
+    return subject, chosen
+
+
+def _of_kernel(name: str, case: str, kernel: str | None, provider: str | None) -> Explanation | None:
+    """None, and the reason told, where the machine stopped the kernel."""
+    selection.usable_backend("sim")
+    (judged,) = selection.judged([name], kernel, provider).subjects
+    subject, chosen = _legal(judged, case)
     try:
-        explanation = first_difference(subject, chosen)
+        return first_difference(subject, chosen)
     except Unfit as error:
         raise BadInput(f"{name} {chosen.id} cannot be asked of {provider}: {error}") from None
     except NkiValidationError as error:
         told = f"{name} {chosen.id}: the kernel stopped: {error}"
         console().print(told, markup=False, highlight=False, soft_wrap=True)
-        return 1
-    console().print(explanation.text(), markup=False, highlight=False)
-    return 0 if explanation.agrees else 1
+        return None
+
+
+def _of_profiles(subject: Subject, case: Case, names: list[str]) -> Explanation:
+    first, second = names if len(names) == 2 else ("default", names[0])
+    profiles = profile_option.profile_of(first), profile_option.profile_of(second)
+    return profile_difference(subject, case, profiles, (first, second))
+
+
+def _of_goldens(name: str, case: str, stores: list[Path]) -> GoldenExplanation:
+    subject = selection.subject(name)
+    if len(stores) == 2:
+        return store_difference(subject, case, (stores[0], stores[1]))
+    try:
+        return golden_difference(subject, case, stores[0])
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"--golden {stores[0]}: the config of {case} is none of {name} any more: {error}") from None

@@ -217,12 +217,12 @@ MUTANTS = (
     _mutant(
         "rescale", "merge-factor-of-new", _STATE, "a merge rescales the running output by the new segment's factor",
         "product(old_out, before.o, old_factor)", "product(old_out, before.o, new_factor)",
-        "partial", "run_out", "class: wrong factor",
+        "partial", "old_out", "class: wrong factor",
     ),
     _mutant(
         "maximum", "merge-to-smaller-maximum", _STATE, "a merge rescales both sides to the smaller maximum",
         "data1=before.n, data2=new.n, op=nl.minimum", "data1=before.n, data2=new.n, op=nl.maximum",
-        "partial", "neg_max", "class: stale maximum",
+        "partial", "merged_top", "class: stale maximum",
     ),
     _mutant(
         "tail", "last-value-tile-lost", _ATTEND, "the values of a segment's last tile are not weighed",

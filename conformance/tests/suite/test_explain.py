@@ -5,16 +5,23 @@ The toy kernel runs on the machine; each wrong variant parts from the model at a
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from conformance.explain import Explanation, first_difference
+from conformance.explain import Explanation, first_difference, profile_difference
 from conformance.runner import run_case
+from conformance.subject import Arrays
 from conformance.tests.suite import scaled_add_nki
 from conformance.tests.suite.scaled_add import SUBJECT
 from reference.neuroncore.errors import MachineError
+from reference.numerics.cast import to_float32
+from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.recorder import NO_RECORD, Recorder
 
 CASE = SUBJECT.catalog[0]
 
@@ -45,19 +52,22 @@ def test_the_first_of_two_wrong_points_is_shown_with_values_bits_and_line() -> N
     assert (first.point, first.tile, first.core, first.occurrence) == ("product", "product_0", 0, 0)
     a = SUBJECT.build(CASE.config, CASE.lane, CASE.seed)["a"]
     model = a.astype(np.float32)[first.index] * np.float32(CASE.config.scale)
-    assert (first.model, first.kernel) == (float(model), float(model.astype(a.dtype)))
-    assert first.model_bits == f"0x{int(model.view(np.uint32)):08x}"
+    assert (first.expected, first.got) == (float(model), float(model.astype(a.dtype)))
+    assert first.expected_bits == f"0x{int(model.view(np.uint32)):08x}"
     assert first.instruction == "tensor_copy"
     assert first.location.endswith(f"scaled_add_nki.py:{_line_of('tensor_copy(dst=product')}")
-    assert found.by_point["product"] == (1, 1)
-    assert found.by_point["sum"] == (1, 1)
+    assert [(one.point, one.differing, one.tiles) for one in found.points] == [("product", 1, 1), ("sum", 1, 1)]
+    assert [one.point for one in found.infected] == ["sum"]
+    assert "it infects, in the order of the model:\n  sum: 1 of 1 tiles differ, up to " in found.text()
 
 
 def test_a_point_that_is_right_is_passed_over() -> None:
     found = _explain("adds_b_twice")
     assert found.first is not None
     assert found.first.point == "sum"
-    assert found.by_point["product"] == (0, 1)
+    assert [(one.point, one.differing) for one in found.points] == [("product", 0), ("sum", 1)]
+    assert found.infected == ()
+    assert "it infects" not in found.text()
     # The element was written twice; the second addition wrote it last.
     assert found.first.location.endswith(f":{_line_of('data1=sum_tile, data2=b_tile')}")
     assert found.first.differing == 32
@@ -66,7 +76,7 @@ def test_a_point_that_is_right_is_passed_over() -> None:
 def test_a_tile_of_another_dtype_is_told_as_such() -> None:
     found = _explain("holds_the_product_in_float16")
     assert found.first is not None
-    assert found.first.why == "dtype float16 in the kernel, float32 in the model"
+    assert found.first.why == "dtype float16, expected float32"
     assert "rounding point product: tile product_0 on core 0: dtype float16" in found.text()
 
 
@@ -74,7 +84,8 @@ def test_a_fault_after_the_last_point_is_looked_for_after_it() -> None:
     found = _explain("stores_a_row_late")
     assert found.first is None
     assert not found.agrees
-    assert found.outputs == ("y",)
+    assert [gap.name for gap in found.outputs] == ["y"]
+    assert found.outputs[0].elements == 32
     assert "all 2 tiles agree and y differ: look at what follows the last rounding point" in found.text()
 
 
@@ -89,7 +100,7 @@ def test_a_tile_without_partner_is_named(name: str, only_model: tuple[str, ...],
     found = _explain(name)
     assert not found.agrees
     assert (found.first, found.compared, found.outputs) == (None, 1, ())
-    assert (found.only_model, found.only_kernel) == (only_model, only_kernel)
+    assert (found.only_expected, found.only_got) == (only_model, only_kernel)
     assert "outputs and 1 tiles agree; others have no partner" in found.text()
 
 
@@ -110,3 +121,69 @@ def test_the_ladder_runs_on_the_machine_and_calls_a_broken_rule_a_violation() ->
     result = run_case(broken, CASE)
     assert result.status == "violation"
     assert "scaled_add_nki.py:" in result.error
+
+
+# ---- two profiles ------------------------------------------------------------------------------------------------
+
+EXACT, CHAINED = DEFAULT, DEFAULT.replace(matmul_order="chain")
+SEVERAL = DEFAULT.replace(matmul_order="tree")
+
+
+def _looping(config: Any, inputs: Arrays, profile: NumericsProfile = DEFAULT, record: Recorder = NO_RECORD) -> Arrays:
+    """Two turns of a loop: the sum of a turn comes before the factor of the next, whatever the contract's order."""
+    a = to_float32(inputs["a"])
+    first = a + np.float32(profile.matmul_order == "chain")
+    record("sum", (0,), first)
+    factor = a * np.float32(config.scale) + np.float32(profile.matmul_order == "tree")
+    record("product", (1,), factor)
+    record("sum", (1,), first + factor)
+    record("untouched", (), a)
+    return {"y": (first + factor).astype(inputs["a"].dtype), "total": inputs["total"]}
+
+
+LOOPING = dataclasses.replace(SUBJECT, model=_looping)
+
+
+def _between(profile: NumericsProfile) -> Explanation:
+    return profile_difference(LOOPING, CASE, (EXACT, profile), ("default", "other"))
+
+
+def test_equal_profiles_part_nowhere() -> None:
+    found = _between(EXACT)
+    assert found.agrees
+    assert (found.compared, found.sides) == (4, ("default", "other"))
+    assert "the profiles give the same answers" in found.text()
+
+
+def test_first_is_what_the_model_reached_first_not_what_the_contract_lists_first() -> None:
+    assert [point.name for point in LOOPING.contract.points] == ["product", "sum"]
+    found = _between(CHAINED)
+    assert found.first is not None
+    assert (found.first.tile, found.first.got - found.first.expected) == ("sum_0", 1.0)
+    assert [(one.point, one.differing) for one in found.points if one.differing] == [("sum", 2)]
+    assert "the profiles differ in matmul_order (exact, chain)" in found.text()
+    assert "agree behind it: product, untouched" in found.text()
+
+
+def test_a_point_that_comes_back_is_first_where_it_is_wrong_first() -> None:
+    found = _between(SEVERAL)
+    assert found.first is not None
+    assert found.first.tile == "product_1"
+    assert [(one.point, one.differing, one.tiles) for one in found.infected] == [("sum", 1, 2)]
+    # Its first turn was right and came earlier.
+    assert [one.point for one in found.points] == ["product", "sum", "untouched"]
+    assert found.first.instruction == ""
+    assert "written by" not in found.text()
+    assert [gap.name for gap in found.outputs] == ["y"]
+
+
+def test_text_between_profiles_ends_with_the_command() -> None:
+    command = "nki-oracle explain scaled_add --case small"
+    assert _between(CHAINED).text().splitlines()[-1].startswith(f"again: {command}")
+    assert _between(CHAINED).text().endswith("--profile 'default' --profile 'other'")
+
+
+def test_explanation_is_json() -> None:
+    document = json.loads(json.dumps(_between(SEVERAL).to_dict(), allow_nan=False))
+    assert document["first"]["tile"] == "product_1"
+    assert (document["infected"], document["agrees"]) == (["sum"], False)
