@@ -41,6 +41,8 @@ class Waiver:
                what it is about; `case` also takes the 'cfg:' text of one case; `backend` is what produced the
                output, 'model' for the model judged against truth
     status     what is tolerated: 'failed' is an output below its grade, the others have no outputs
+    implementation
+               whose kernel, as results name it; the project's own unless told. It does not matter to the model
     versions   per name of `conformance.versions` a pattern; names that are left out may be of any version
     reason     why this is not simply wrong, or not to be mended here and now
     reference  where the failure is described: a tracker's address, a page of a vendor's documents
@@ -57,6 +59,7 @@ class Waiver:
     output: str = "*"
     backend: str = "*"
     status: str = "failed"
+    implementation: str = "kernels.*"
     versions: Mapping[str, str] = field(default_factory=dict)
     run: bool = True
 
@@ -73,7 +76,7 @@ class Waiver:
 def _complaints(waiver: Waiver) -> Iterable[str]:
     if not _ID.match(waiver.id):
         yield "its id is not of lower-case letters, digits, '.', '-'"
-    for name in ("kernel", "case", "output", "backend", "reason", "reference"):
+    for name in ("kernel", "case", "output", "backend", "implementation", "reason", "reference"):
         if not getattr(waiver, name).strip():
             yield f"{name} is empty"
     if waiver.status not in TOLERABLE:
@@ -94,6 +97,9 @@ def _backends(waiver: Waiver) -> list[str]:
     return [name for name in (*BACKENDS, "model") if fnmatchcase(name, waiver.backend)]
 
 
+#: Statuses of cases that have outputs.
+_RAN = ("passed", "failed")
+
 #: The known failures. Today there is none.
 WAIVERS: tuple[Waiver, ...] = ()
 
@@ -112,16 +118,16 @@ def run_waived(
     """
     chosen = WAIVERS if rows is None else rows
     name = backend if isinstance(backend, str) else backend.name
-    if (waiver := withheld(subject.name, case, name, chosen)) is not None:
+    if (waiver := withheld(subject, case, name, chosen)) is not None:
         return _not_launched(subject, case, name, profile, waiver)
     return tolerate(run_case(subject, case, backend, profile, **options), chosen)
 
 
-def withheld(kernel: str, case: Case, backend: str, rows: Sequence[Waiver]) -> Waiver | None:
+def withheld(subject: Subject, case: Case, backend: str, rows: Sequence[Waiver]) -> Waiver | None:
     """The entry that forbids to launch a case on this backend, or None."""
-    fitting = (row for row in rows if not row.run and fnmatchcase(backend, row.backend))
+    fitting = (row for row in rows if not row.run and _is_of(row, subject.judged, backend))
     # The rows come first: nobody is to wait for versions that no row asks for.
-    return next((row for row in fitting if row.concerns(kernel, case.id, versions())), None)
+    return next((row for row in fitting if row.concerns(subject.name, case.id, versions())), None)
 
 
 def tolerate(result: CaseResult, rows: Sequence[Waiver], now: Mapping[str, str] | None = None) -> CaseResult:
@@ -160,9 +166,15 @@ def _produced_by(output: OutputResult, result: CaseResult) -> str:
     return result.backend if output.rung == REPEAT else output.rung
 
 
+def _is_of(row: Waiver, implementation: str, by: str) -> bool:
+    """Whether a row speaks of what comes from here. The model is the project's own beside any kernel."""
+    own = by == "model" or fnmatchcase(implementation, row.implementation)
+    return own and fnmatchcase(by, row.backend)
+
+
 def _fits(row: Waiver, output: OutputResult, result: CaseResult) -> bool:
-    by = _produced_by(output, result)
-    return row.status == "failed" and fnmatchcase(output.name, row.output) and fnmatchcase(by, row.backend)
+    mine = _is_of(row, result.implementation, _produced_by(output, result))
+    return mine and row.status == "failed" and fnmatchcase(output.name, row.output)
 
 
 def _marked(result: CaseResult, output: OutputResult, rows: Sequence[Waiver]) -> OutputResult:
@@ -170,19 +182,23 @@ def _marked(result: CaseResult, output: OutputResult, rows: Sequence[Waiver]) ->
     return output if output.passed or row is None else dataclasses.replace(output, waiver=row.id)
 
 
+def _of_kernel(row: Waiver, result: CaseResult) -> bool:
+    return _is_of(row, result.implementation, result.backend)
+
+
 def _covers_outputs(row: Waiver, result: CaseResult) -> bool:
     return any(not output.passed and _fits(row, output, result) for output in result.outputs)
 
 
 def _covers_status(row: Waiver, result: CaseResult) -> bool:
-    return row.status != "failed" and row.status == result.status and fnmatchcase(result.backend, row.backend)
+    return row.status not in _RAN and row.status == result.status and _of_kernel(row, result)
 
 
 def _was_tried(row: Waiver, result: CaseResult) -> bool:
     """Whether the run could have shown what the row tolerates. A crash hides what outputs would have been."""
     if row.status == "failed":
         return any(_fits(row, output, result) for output in result.outputs)
-    return fnmatchcase(result.backend, row.backend) and result.status in ("passed", "failed")
+    return _of_kernel(row, result) and result.status in _RAN
 
 
 def _all_covered(result: CaseResult, used: Sequence[Waiver]) -> bool:
@@ -197,9 +213,7 @@ def _stale_text(row: Waiver, result: CaseResult) -> str:
     return f"waiver {row.id} is no longer needed: remove it ({where} {shown} on {result.backend})"
 
 
-def _not_launched(
-    subject: Subject, case: Case, backend: str, profile: NumericsProfile, waiver: Waiver
-) -> CaseResult:
+def _not_launched(subject: Subject, case: Case, backend: str, profile: NumericsProfile, waiver: Waiver) -> CaseResult:
     return CaseResult(
         kernel=subject.name,
         case=case.id,
