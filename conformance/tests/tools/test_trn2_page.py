@@ -1,0 +1,52 @@
+"""Claim: every command that the page on trn2 instances tells a stranger to type is one that there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from conformance.backends.official import PLACEHOLDERS
+from conformance.backends.settings import device_settings
+from conformance.results import STATUSES
+from tools.cli import app
+
+PAGE = (Path(__file__).parents[3] / "TRN2.md").read_text()
+#: Indented lines of the page, and what a step of the CI recipe runs.
+COMMANDS = sorted(set(re.findall(r"(?:^    |&& )(nki-oracle [^#\n&]*)", PAGE, re.MULTILINE)))
+GROUP = typer.main.get_command(app)
+
+
+#: The one that a checkout without probes may lack.
+OPTIONAL = {"probe"}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_page_tells_commands_and_options_that_there_are(line: str) -> None:
+    _, verb, *words = shlex.split(line)
+    command = GROUP.commands.get(verb)  # type: ignore[attr-defined]
+    assert verb in OPTIONAL if command is None else command.make_context(verb, words).params
+
+
+def test_the_page_explains_every_status() -> None:
+    table = PAGE.partition("## What a case can come to")[2].partition("## In CI")[0]
+    told = set(re.findall(r"^\| ([a-z]+(?:-[a-z]+)?) \|", table, re.MULTILINE)) - {"status"}
+    # 'waived' is a verdict on any of the others.
+    assert told == set(STATUSES) - {"waived"}
+
+
+def test_the_page_tells_every_setting_of_a_launch() -> None:
+    assert [one.name for one in device_settings("trn2", 2, {}) if f"`{one.name}" not in PAGE] == []
+
+
+def test_the_bounds_of_the_page_shut_the_placeholders_out() -> None:
+    for name, versions in PLACEHOLDERS.items():
+        assert all(f"`{name}` {version}" in PAGE for version in versions)
+    assert '"neuronx-cc==2.*" "nki>=0.3"' in PAGE
+
+
+def test_the_page_names_no_package_index() -> None:
+    assert re.findall(r"https?://|repos\.|pypi", PAGE) == []
