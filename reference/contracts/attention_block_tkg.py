@@ -11,7 +11,6 @@ signature is from, and the fact sheet of the kernel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -40,8 +39,8 @@ from reference.contracts.attention_block_tkg_config import (
 from reference.contracts.attention_block_tkg_history import DECISIONS, DEFECTS
 from reference.contracts.attention_block_tkg_points import POINTS
 from reference.contracts.attention_block_tkg_rules import RULES
-from reference.contracts.attention_tkg import MASK_DTYPES, Tensor
-from reference.numerics.formats import format_of
+from reference.contracts.attention_tkg import MASK_DTYPES
+from reference.contracts.tensor_call import TENSOR_RULES, TensorCall
 
 __all__ = [
     "CALL_RULES",
@@ -159,96 +158,49 @@ def validate(config: Config) -> None:
 # --- calls ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Call:
-    """A legal Config and the tensors passed with it: anything with `shape` and `dtype`, by argument name."""
-
-    config: Config
-    given: Mapping[str, Any]
-
-    @property
-    def names(self) -> set[str]:
-        return {name for name, tensor in self.given.items() if tensor is not None}
-
-    def misshapen(self) -> str:
-        """The first tensor of another shape or dtype than the config says, in words; '' for none."""
-        for name, wanted in tensors(self.config).items():
-            tensor = self.given[name]
-            got = Tensor(tuple(tensor.shape), _dtype_name(tensor), wanted.memory)
-            if got != wanted:
-                return f"{name} {got.dtype} {got.shape}, expected {wanted.dtype} {wanted.shape}"
-        return ""
-
-    def first_rows(self) -> list[int]:
-        """Slots (block: rows) where batches begin to write, of those that write; [] where values are not at hand."""
-        index = self.given.get("kv_cache_update_idx")
-        if not isinstance(index, np.ndarray):
-            return []
-        return [int(first) for first in index[:, 0] if first != SKIP]
-
-    def largest_block(self) -> int:
-        table = self.given.get("active_blocks_table")
-        return int(np.max(table)) if isinstance(table, np.ndarray) else 0
+Call = TensorCall[Config]
 
 
-def _dtype_name(tensor: Any) -> str:
-    """The NKI name of a tensor's dtype; a dtype that NKI does not have keeps its own, for the message."""
-    try:
-        return format_of(tensor.dtype).name
-    except ValueError:
-        return str(tensor.dtype)
+def _first_rows(call: Call) -> list[int]:
+    """Slots (block: rows) where batches begin to write, of those that write; [] where values are not at hand."""
+    index = call.values("kv_cache_update_idx")
+    return [] if index is None else [int(first) for first in index[:, 0] if first != SKIP]
 
 
-def _missing(call: Call) -> list[str]:
-    return sorted(set(tensors(call.config)) - call.names)
-
-
-def _unused(call: Call) -> list[str]:
-    return sorted(call.names - set(tensors(call.config)))
+def _largest_block(call: Call) -> int:
+    table = call.values("active_blocks_table")
+    return 0 if table is None else int(np.max(table))
 
 
 def _within_cache(call: Call) -> bool:
     c = call.config
     rows = c.blocks * c.block_len if c.block_kv else c.S_max
-    return all(first + c.S <= rows for first in call.first_rows())
+    return all(first + c.S <= rows for first in _first_rows(call))
 
 
 def _within_block(call: Call) -> bool:
     c = call.config
-    return not c.block_kv or all(first % c.block_len + c.S <= c.block_len for first in call.first_rows())
+    return not c.block_kv or all(first % c.block_len + c.S <= c.block_len for first in _first_rows(call))
 
 
 def _distinct(call: Call) -> bool:
     if not call.config.block_kv:
         return True
-    rows = sorted(call.first_rows())
+    rows = sorted(_first_rows(call))
     return all(later - first >= call.config.S for first, later in pairwise(rows))
 
 
 def _index(call: Call) -> str:
-    return f"{call.first_rows()} with S={call.config.S}"
+    return f"{_first_rows(call)} with S={call.config.S}"
 
 
 #: Tried after the rules about the Config.
 CALL_RULES: tuple[Rule[Call], ...] = (
-    Rule(
-        "tensors_given", "tensors", "every tensor that the call reads must be given",
-        lambda c: not _missing(c), lambda c: f"no {', '.join(_missing(c))}", "pass them", "published API page",
-    ),
-    Rule(
-        "tensors_unused", "tensors", "a tensor that the call does not read must be None",
-        lambda c: not _unused(c), lambda c: ", ".join(_unused(c)), "leave them out, or turn their option on",
-        "decision AB-D7",
-    ),
-    Rule(
-        "tensor_shapes", "tensors", "tensors must have the shape and dtype of the config",
-        lambda c: not c.misshapen(), lambda c: c.misshapen(), "see the layouts of the contract",
-        "published API page",
-    ),
+    *TENSOR_RULES,
     Rule(
         "block_id_range", "active_blocks_table", "block ids must be below the number of blocks",
-        lambda c: not c.config.block_kv or c.largest_block() < c.config.blocks,
-        lambda c: f"id {c.largest_block()} of {c.config.blocks} blocks", "point unused entries at any valid block",
+        lambda c: not c.config.block_kv or _largest_block(c) < c.config.blocks,
+        lambda c: f"id {_largest_block(c)} of {c.config.blocks} blocks", "point unused entries at any valid block",
         "fact sheet 4.4",
     ),
     Rule(
@@ -272,7 +224,7 @@ def call_refusal(config: Config, given: Mapping[str, Any]) -> Refusal | None:
     `given` holds tensors by argument name; None counts as not given. Values are looked at where a tensor is a
     NumPy array.
     """
-    return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given))
+    return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given, tensors(config)))
 
 
 def validate_call(config: Config, given: Mapping[str, Any]) -> None:

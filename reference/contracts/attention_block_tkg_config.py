@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reference.contracts import attention_tkg, output_projection_tkg, qkv_config
-from reference.contracts.attention_tkg import Tensor
+from reference.contracts.tensor_call import Tensor
 
 PARTITIONS = 128
 FP8, FP8_MAX = "float8_e4m3", 240.0

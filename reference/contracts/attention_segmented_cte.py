@@ -34,7 +34,7 @@ from reference.contract import (
     raise_refusal,
 )
 from reference.contracts.attention_segmented_cte_plan import PARTITIONS, Slice, slices
-from reference.numerics.formats import format_of
+from reference.contracts.tensor_call import TENSOR_RULES, Tensor, TensorCall
 
 KERNEL = "attention_segmented_cte"
 
@@ -108,14 +108,6 @@ class Config:
 
 
 # --- shapes -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What an argument of a legal call looks like; all are in HBM."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def tensors(config: Config) -> dict[str, Tensor]:
@@ -474,54 +466,17 @@ def validate(config: Config) -> None:
 # --- calls ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Call:
-    """A legal Config and the tensors passed with it: anything with `shape` and `dtype`, by argument name."""
-
-    config: Config
-    tensors: Mapping[str, Any]
-
-    @property
-    def given(self) -> set[str]:
-        return {name for name, tensor in self.tensors.items() if tensor is not None}
-
-    def misshapen(self) -> str:
-        """The first tensor of another shape or dtype than the config says, in words; '' for none."""
-        for name, wanted in tensors(self.config).items():
-            tensor = self.tensors[name]
-            got = Tensor(tuple(tensor.shape), _dtype_name(tensor))
-            if got != wanted:
-                return f"{name} {got.dtype} {got.shape}, expected {wanted.dtype} {wanted.shape}"
-        return ""
-
-    def number(self, name: str) -> int | None:
-        """The value of a (1, 1) tensor, None where it is not known here."""
-        tensor = self.tensors.get(name)
-        return int(tensor[0, 0]) if isinstance(tensor, np.ndarray) else None
-
-    @property
-    def prior(self) -> int | None:
-        return self.number("prior_tokens")
+Call = TensorCall[Config]
 
 
-def _dtype_name(tensor: Any) -> str:
-    """The NKI name of a tensor's dtype; a dtype that NKI does not have keeps its own, for the message."""
-    try:
-        return format_of(tensor.dtype).name
-    except ValueError:
-        return str(tensor.dtype)
-
-
-def _missing(call: Call) -> list[str]:
-    return sorted(set(tensors(call.config)) - call.given)
-
-
-def _unused(call: Call) -> list[str]:
-    return sorted(call.given - set(tensors(call.config)))
+def _number(call: Call, name: str) -> int | None:
+    """The value of a (1, 1) tensor, None where it is not known here."""
+    tensor = call.values(name)
+    return None if tensor is None else int(tensor[0, 0])
 
 
 def _prior_fits(call: Call) -> bool:
-    c, prior = call.config, call.prior
+    c, prior = call.config, _number(call, "prior_tokens")
     if prior is None:
         return True
     return prior >= 0 and prior % c.block_size == 0 and prior + c.seqlen_q <= c.max_blocks * c.block_size
@@ -536,8 +491,8 @@ def entries_in_use(config: Config, prior: int) -> tuple[int, int, int]:
 
 def _stray_entry(call: Call) -> str:
     """The first table entry in use that names no block, in words; '' for none."""
-    table, prior = call.tensors.get("block_tables"), call.prior
-    if not isinstance(table, np.ndarray) or prior is None:
+    table, prior = call.values("block_tables"), _number(call, "prior_tokens")
+    if table is None or prior is None:
         return ""
     first, own, end = entries_in_use(call.config, prior)
     named = (table >= 0) & (table < call.config.num_blocks)
@@ -550,29 +505,18 @@ def _stray_entry(call: Call) -> str:
 
 
 def _offset_fits(call: Call) -> bool:
-    offset = call.number("kvp_offset")
+    offset = _number(call, "kvp_offset")
     return offset is None or abs(offset) < TOKEN_LIMIT
 
 
 #: Tried after the rules about the Config.
 CALL_RULES: tuple[Rule[Call], ...] = (
-    Rule(
-        "tensors_given", "tensors", "every tensor that the call reads must be given",
-        lambda c: not _missing(c), lambda c: f"no {', '.join(_missing(c))}", "pass them", _SEED,
-    ),
-    Rule(
-        "tensors_unused", "tensors", "a tensor that the call does not read must be None",
-        lambda c: not _unused(c), lambda c: ", ".join(_unused(c)), "leave them out",
-        "an option that is not honoured must not be ignored in silence",
-    ),
-    Rule(
-        "tensor_shapes", "tensors", "tensors must have the shape and dtype of the config",
-        lambda c: not c.misshapen(), lambda c: c.misshapen(), "see the layouts of the contract", _SEED,
-    ),
+    *TENSOR_RULES,
     Rule(
         "prior_tokens", "prior_tokens",
         "prior_tokens must be a multiple of block_size, not negative, and fit the table with the chunk",
-        _prior_fits, lambda c: f"{c.prior}", "round the prior to whole pages, or widen the table", _SEED,
+        _prior_fits, lambda c: f"{_number(c, 'prior_tokens')}",
+        "round the prior to whole pages, or widen the table", _SEED,
     ),
     Rule(
         "table_entries", "block_tables",
@@ -582,7 +526,7 @@ CALL_RULES: tuple[Rule[Call], ...] = (
     ),
     Rule(
         "kvp_offset", "kvp_offset", "kvp_offset must be below 2**23 in magnitude",
-        _offset_fits, lambda c: f"{c.number('kvp_offset')}", "positions pass through float32", "fact sheet 6.2",
+        _offset_fits, lambda c: f"{_number(c, 'kvp_offset')}", "positions pass through float32", "fact sheet 6.2",
     ),
 )  # fmt: skip
 
@@ -593,7 +537,7 @@ def call_refusal(config: Config, given: Mapping[str, Any]) -> Refusal | None:
     `given` holds tensors by argument name; None counts as not given. Values are looked at where a tensor is a
     NumPy array.
     """
-    return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given))
+    return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given, tensors(config)))
 
 
 def validate_call(config: Config, given: Mapping[str, Any]) -> None:

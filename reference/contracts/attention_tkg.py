@@ -34,6 +34,7 @@ from reference.contract import (
     raise_refusal,
 )
 from reference.contracts.attention_tkg_plan import BANK, PARTITIONS, Plan, plan
+from reference.contracts.tensor_call import TENSOR_RULES, Tensor, TensorCall
 from reference.numerics.formats import format_of
 
 KERNEL = "attention_tkg"
@@ -138,15 +139,6 @@ class Config:
 
 
 # --- shapes -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What an argument of a legal call looks like."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    memory: str = "hbm"
 
 
 def tensors(config: Config) -> dict[str, Tensor]:
@@ -733,70 +725,22 @@ def validate(config: Config) -> None:
 # --- calls ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Call:
-    """A legal Config and the tensors passed with it: anything with `shape` and `dtype`, by argument name."""
-
-    config: Config
-    tensors: Mapping[str, Any]
-
-    @property
-    def given(self) -> set[str]:
-        return {name for name, tensor in self.tensors.items() if tensor is not None}
-
-    def misshapen(self) -> str:
-        """The first tensor of another shape or dtype than the config says, in words; '' for none."""
-        for name, wanted in (tensors(self.config) | written(self.config)).items():
-            tensor = self.tensors.get(name)
-            if tensor is None:
-                continue
-            got = Tensor(tuple(tensor.shape), _dtype_name(tensor), wanted.memory)
-            if got != wanted:
-                return f"{name} {got.dtype} {got.shape}, expected {wanted.dtype} {wanted.shape}"
-        return ""
-
-
-def _dtype_name(tensor: Any) -> str:
-    """The NKI name of a tensor's dtype; a dtype that NKI does not have keeps its own, for the message."""
-    try:
-        return format_of(tensor.dtype).name
-    except ValueError:
-        return str(tensor.dtype)
-
-
-def _missing(call: Call) -> list[str]:
-    return sorted(set(tensors(call.config)) - call.given)
-
-
-def _unused(call: Call) -> list[str]:
-    return sorted(call.given - set(tensors(call.config)) - set(written(call.config)))
+Call = TensorCall[Config]
 
 
 def _largest_id(call: Call) -> int:
-    table = call.tensors.get("active_blocks_table")
-    return int(np.max(table)) if isinstance(table, np.ndarray) else 0
+    table = call.values("active_blocks_table")
+    return 0 if table is None else int(np.max(table))
 
 
 def _positions_legal(call: Call) -> bool:
-    ids = call.tensors.get("rope_pos_ids")
-    return not isinstance(ids, np.ndarray) or bool(np.all(np.isfinite(ids) & (ids >= 0)))
+    ids = call.values("rope_pos_ids")
+    return ids is None or bool(np.all(np.isfinite(ids) & (ids >= 0)))
 
 
 #: Tried after the rules about the Config.
 CALL_RULES: tuple[Rule[Call], ...] = (
-    Rule(
-        "tensors_given", "tensors", "every tensor that the mode reads must be given",
-        lambda c: not _missing(c), lambda c: f"no {', '.join(_missing(c))}", "pass them", _SEED,
-    ),
-    Rule(
-        "tensors_unused", "tensors", "a tensor that the mode does not read must be None",
-        lambda c: not _unused(c), lambda c: ", ".join(_unused(c)), "leave them out, or turn the mode on",
-        "an option that is not honoured must not be ignored in silence",
-    ),
-    Rule(
-        "tensor_shapes", "tensors", "tensors must have the shape and dtype of the config",
-        lambda c: not c.misshapen(), lambda c: c.misshapen(), "see the layouts of the contract", _SEED,
-    ),
+    *TENSOR_RULES,
     Rule(
         "block_id_range", "active_blocks_table", "block ids must be below the number of blocks",
         lambda c: not c.config.block_kv or _largest_id(c) < c.config.blocks,
@@ -818,7 +762,7 @@ def call_refusal(config: Config, given: Mapping[str, Any]) -> Refusal | None:
     and by the names of `written` for those that are written; None counts as
     not given. Values are looked at where a tensor is a NumPy array.
     """
-    return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given))
+    return refusal(config) or first_refusal(KERNEL, CALL_RULES, Call(config, given, tensors(config), written(config)))
 
 
 def validate_call(config: Config, given: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from reference.contract import (
     first_refusal,
     raise_refusal,
 )
-from reference.numerics.formats import format_of
+from reference.contracts.tensor_call import dtype_name
 
 KERNEL = "output_projection_tkg"
 
@@ -315,19 +315,11 @@ class Call:
         D, B, N, S = self.attention.shape
         return Config(
             B=B, N=N, S=S, D=D, H=self.weight.shape[1],
-            dtype=_dtype_name(self.attention), weight_dtype=_dtype_name(self.weight),
-            bias=None if self.bias is None else _dtype_name(self.bias),
+            dtype=dtype_name(self.attention), weight_dtype=dtype_name(self.weight),
+            bias=None if self.bias is None else dtype_name(self.bias),
             transpose_out=self.TRANSPOSE_OUT, out_in_sb=self.OUT_IN_SB, attention_in_sb=self.attention_in_sb,
             quantization=self.quantization, lnc=self.lnc,
         )  # fmt: skip
-
-
-def _dtype_name(tensor: Any) -> str:
-    """The NKI name of a tensor's dtype; a dtype that NKI does not have keeps its own, for the message."""
-    try:
-        return format_of(tensor.dtype).name
-    except ValueError:
-        return str(tensor.dtype)
 
 
 def _shape(tensor: Any) -> tuple[int, ...] | None:
@@ -337,11 +329,11 @@ def _shape(tensor: Any) -> tuple[int, ...] | None:
 def _scale_fits(scale: Any, shape: tuple[int, ...] | None) -> bool:
     if scale is None or shape is None:
         return scale is None and shape is None
-    return _shape(scale) == shape and _dtype_name(scale) == "float32"
+    return _shape(scale) == shape and dtype_name(scale) == "float32"
 
 
 def _scale_text(call: Call, scale: Any) -> str:
-    what = "None" if scale is None else f"{_dtype_name(scale)} {_shape(scale)}"
+    what = "None" if scale is None else f"{dtype_name(scale)} {_shape(scale)}"
     return f"{what} with {call.quantization}"
 
 

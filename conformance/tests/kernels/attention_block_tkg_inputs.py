@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from reference.attention_mask import block_rows
 from reference.contracts.attention_block_tkg import Config, refusal, tensors
-from reference.contracts.attention_tkg import Tensor
+from reference.contracts.tensor_call import Tensor
 from reference.numerics.cast import cast
 
 Array = NDArray[Any]
