@@ -16,8 +16,10 @@ bias       |mean r|, and |mean r| taken towards the sign of truth: 0 for roundin
            narrow rounding follows they are far below half of its spread; where none follows, `spread` counts them
            in full. A narrow cast has no legal bias.
 
-Both gates are wider for few independent elements, by five standard deviations of their mean, so that a legal
-kernel fails one in a million times at most.
+Both gates are wider by five standard errors of their means, estimated from the scatter between groups of elements:
+errors along the axes `alike` may be alike, as outputs that share their softmax weights are. A legal kernel fails one
+in a million times at most. The roundings of data that repeat by construction are not independent, however: ties
+belong into exact lanes.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ Float64 = NDArray[np.float64]
 
 #: Largest mean square and mean of error / spread in a tensor of many elements.
 MOST_VARIANCE, MOST_BIAS = 2.0, 0.5
-#: Standard deviations of the mean that are allowed on top.
-_DEVIATIONS = 5.0
-#: A spread is not taken for less than this share of its bound: nothing is known that well.
-_LEAST_SPREAD = 2.0**-10
+#: Standard errors of a mean that are allowed on top, and how many groups it takes to estimate one well.
+_DEVIATIONS, _FEW = 5.0, 8.0
+#: A spread is not taken for less than this share of its bound.
+_LEAST_SPREAD = 2.0**-24
 #: Least share of the finite elements of truth that a bound must say something about.
 LEAST_JUDGED = 0.5
 #: Elements that are looked at when equal ones are counted.
@@ -47,18 +49,17 @@ _SAMPLE = 2**16
 class Bound:
     """What |out - truth| may be.
 
-    limit        float64, shape of the output, >= 0; zero demands equality, inf frees an element
-    roundings    number of roundings on the path of an element, for a bound without a spread of its own: then n
-                 roundings of one size are taken, with the spread sqrt(0.4 / n) of TOSA's gate
-    independent  how many elements have errors of their own: outputs that share their softmax weights, say,
-                 err together, and a mean over them says less; None for all elements
-    spread       float64, shape of the output: standard deviation of the error where roundings are independent
+    limit      float64, shape of the output, >= 0; zero demands equality, inf frees an element
+    roundings  number of roundings on the path of an element, for a bound without a spread of its own: then n
+               roundings of one size are taken, with the spread sqrt(0.4 / n) of TOSA's gate
+    spread     float64, shape of the output: standard deviation of the error where roundings are independent
+    alike      axes along which elements have errors in common
     """
 
     limit: Float64
     roundings: int = 1
-    independent: int | None = None
     spread: Float64 | None = None
+    alike: tuple[int, ...] = ()
 
     @property
     def deviation(self) -> Float64:
@@ -68,46 +69,52 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean over the elements of an output and what it may stray by in a legal kernel."""
+
+    value: float = 0.0
+    slack: float = 0.0
+
+
+@dataclass(frozen=True)
 class Figures:
     """How the errors of an output lie to its bound. Zeros where nothing is judged.
 
-    share      largest |error| / limit; inf where a limit of zero is missed
-    variance   mean of (error / spread)^2
-    bias       mean of error / spread, the larger of: as it is, and towards the sign of truth
-    judged     share of the finite elements of truth that have a finite limit
+    share     largest |error| / limit; inf where a limit of zero is missed
+    outside   elements beyond their limit; the means are not formed where there are any
+    judged    share of the finite elements of truth that have a finite limit
+    variance  mean of (error / spread)^2
+    bias      mean of error / spread, and the same taken towards the sign of truth
     """
 
-    share: float
-    variance: float
-    bias: float
-    judged: float
-    outside: int
-    independent: int
+    share: float = 0.0
+    outside: int = 0
+    judged: float = 1.0
+    variance: Mean = Mean()
+    bias: tuple[Mean, Mean] = (Mean(), Mean())
 
 
 def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
     """`got` holds float values; only finite truth is looked at."""
     finite = np.isfinite(truth)
     held = finite & np.isfinite(bound.limit)
-    count = int(held.sum())
-    judged = count / max(int(finite.sum()), 1) if finite.any() else 1.0
-    if not count:
-        return Figures(0.0, 0.0, 0.0, judged, 0, 0)
-    want, limit = truth[held], bound.limit[held]
-    error = got.astype(np.float64)[held] - want
-    outside = ~(np.abs(error) <= limit)
-    shares = _ratio(np.abs(error), limit)
-    share = math.inf if np.isnan(shares).any() else float(shares.max())
-    if outside.any():
-        return Figures(share, math.inf, math.inf, judged, int(outside.sum()), count)
+    judged = int(held.sum()) / max(int(finite.sum()), 1) if finite.any() else 1.0
+    if not held.any():
+        return Figures(judged=judged)
+    error = np.where(held, got.astype(np.float64) - np.where(held, truth, 0.0), 0.0)
+    limit = np.where(held, bound.limit, np.inf)
+    outside = int(np.count_nonzero(~(np.abs(error) <= limit)))
+    share = float(np.nan_to_num(_ratio(np.abs(error), limit), nan=np.inf, posinf=np.inf).max())
     # What must be equal (rows of a cache that are not written) would thin the means.
-    free = limit > 0
-    if not free.any():
-        return Figures(share, 0.0, 0.0, judged, 0, 0)
-    want, ratios = want[free], _ratio(error[free], bound.deviation[held][free])
-    bias = max(abs(float(np.mean(ratios))), abs(float(np.mean(ratios * np.sign(want)))))
-    independent = min(bound.independent or want.size, _distinct(want))
-    return Figures(share, float(np.mean(np.square(ratios))), bias, judged, 0, independent)
+    free = held & (limit > 0) & np.isfinite(bound.deviation)
+    if outside or not free.any():
+        return Figures(share, outside, judged)
+    ratios = _ratio(error, np.where(free, bound.deviation, np.inf))
+    least = 1 / math.sqrt(_distinct(truth[free]))
+    variance, bias, towards = (
+        _mean(part, free, bound.alike, least) for part in (np.square(ratios), ratios, ratios * np.sign(truth))
+    )
+    return Figures(share, 0, judged, variance, (bias, towards))
 
 
 def bound_faults(got: NDArray[Any], truth: Float64, bound: Bound) -> list[str]:
@@ -117,16 +124,13 @@ def bound_faults(got: NDArray[Any], truth: Float64, bound: Bound) -> list[str]:
         return [f"{found.outside} elements outside their bound, the worst at {found.share:.3g} times it"]
     if found.judged < LEAST_JUDGED:
         return [f"the bound says something about {found.judged:.1%} of the elements only"]
-    if not found.independent:
-        return []
-    most_variance = MOST_VARIANCE + _DEVIATIONS * math.sqrt(2 / found.independent)
-    most_bias = MOST_BIAS + _DEVIATIONS / math.sqrt(found.independent)
-    faults = []
-    if found.variance > most_variance:
-        faults.append(f"mean square of error/spread is {found.variance:.3g}, more than {most_variance:.3g}")
-    if found.bias > most_bias:
-        faults.append(f"mean of error/spread is {found.bias:.3g}, more than {most_bias:.3g}")
-    return faults
+    named = [("square", found.variance, MOST_VARIANCE), ("bias", found.bias[0], MOST_BIAS)]
+    named.append(("bias towards truth's sign", found.bias[1], MOST_BIAS))
+    return [
+        f"mean {name} of error/spread is {mean.value:.3g}, more than {most + mean.slack:.3g}"
+        for name, mean, most in named
+        if abs(mean.value) > most + mean.slack
+    ]
 
 
 def _ratio(error: Float64, size: Float64) -> Float64:
@@ -135,6 +139,20 @@ def _ratio(error: Float64, size: Float64) -> Float64:
     np.divide(error, size, out=ratio, where=size > 0)
     ratio[(error == 0) & (size == 0)] = 0.0
     return ratio
+
+
+def _mean(values: Float64, free: NDArray[np.bool_], alike: tuple[int, ...], least: float) -> Mean:
+    """Mean of the free values, and five standard errors of it from the scatter between groups.
+
+    Few groups tell little of their scatter, a single one nothing. `least` is the standard
+    error of as many independent values of deviation 1 as there are different ones: equal values are rounded alike.
+    """
+    count = np.add.reduce(free, axis=alike, dtype=np.float64) if alike else free.astype(np.float64)
+    sums = np.add.reduce(np.where(free, values, 0.0), axis=alike) if alike else np.where(free, values, 0.0)
+    mean = float(sums.sum() / count.sum())
+    groups = int(np.count_nonzero(count))
+    off = math.sqrt(float(np.square(sums - mean * count).sum())) / float(count.sum()) if groups > 1 else math.inf
+    return Mean(mean, _DEVIATIONS * max(off, least) * (1 + _FEW / groups))
 
 
 def _distinct(values: Float64) -> int:

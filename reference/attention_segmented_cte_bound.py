@@ -1,14 +1,16 @@
-"""How far a right attention_segmented_cte may be from the truth, per element: a companion run of truth on
-absolute values.
+"""How far a right attention_segmented_cte may be from the truth, per element.
 
-Every rounding on the path of an element enters with its worst case, for any order of accumulation, so the bound
-holds for all candidates of the profile's noise class. First order in the small quantities, with the second order
-covered by one division at the end. With w = softmax weights and eps the relative error of a weight,
+A companion run of truth; the terms of single operations are those of `error_terms`, those of softmax and the average
+over values that of `attention_bound_terms`. In the order of the rounding points of the contract:
 
-    |out' - out| <= sum_k w_k (eps_k + bf16) |V_k| + |out| * (sum_k w_k eps_k + sink's)
-                    + (sums, reciprocal, products) * (sum_k w_k |V_k| + |out|) + two casts to bf16
-
-Weights are rounded to bf16 before they meet V; the sum that is divided by takes them unrounded.
+query     cast to bf16; with k_scale a product, rounded to bf16 again.
+logit     one dot over d, times scale, one operation.
+weights   exp(logit - maximum) in float32, summed as they are by the scalar engine's registers per key tile and then
+          over tiles; rounded to bf16 where they meet V, so that roundings are not made good by the sum.
+update    one factor exp(older - newer maximum) per later segment, each with a product and a sum (or fused, V1).
+P V       PSUM over a large tile, then float32 additions over large tiles and segments.
+out       rounded to bf16 before it is divided, at the size it then has; times the reciprocal of the sum, times
+          v_scale, cast to bf16.
 """
 
 from __future__ import annotations
@@ -19,76 +21,102 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.attention_segmented_cte_truth import Part, parts, put, weighted
+from reference.attention_bound_terms import Keys, Query, ScoreErrors, Weights, averaged, score_errors, weights_of
+from reference.attention_segmented_cte_truth import Part, parts, put
 from reference.contracts.attention_segmented_cte import Config, results, validate_call
 from reference.contracts.attention_segmented_cte_plan import PARTITIONS
-from reference.numerics.formats import format_of
+from reference.error_terms import FUNCTION, UNIT, Known, Matrix, exact, matrix, off, rounded, scaled
 from reference.segment_schedule import KEY_TILE, LARGE_TILE
+from reference.segmented_softmax import LEAST_SUM
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-#: Half a unit in the last place of float32 and of bfloat16, relative.
-UNIT = 2.0**-24
-NARROW = 2.0**-8
-#: Error of an elementary function of float32, relative: one rounding, and one unit for inexact tables (S2, V6).
-FUNCTION = 3 * UNIT
-#: Halves of the smallest subnormals.
-TINY = 2.0**-150
-UNDERFLOW = format_of("bfloat16").min_subnormal / 2
-#: No finite score differs from a finite maximum by more; keeps infinities out of products with zero weights.
-FAR = 1e4
+NARROW = "bfloat16"
+#: Scores of a call above which the companion is float32.
+_LARGE = 2**20
+#: Queries looked at at once: rows of a prior of some thousand tokens stay in cache.
+_QUERIES = 64
 
 
 def bound(config: Config, inputs: Arrays) -> Arrays:
-    """Largest |result - truth| of a right kernel, float64, for every result in its shape.
+    """The worst cases of `errors` alone."""
+    return {name: known.error for name, known in errors(config, inputs).items()}
 
-    Where truth is not finite the bound is NaN or infinite and says nothing. Values of tokens that a query's
+
+def errors(config: Config, inputs: Arrays) -> dict[str, Known]:
+    """Truth, worst case and variance of every result in its shape.
+
+    Where truth is not finite the worst case is NaN or infinite and says nothing. Values of tokens that a query's
     segments load must be finite.
 
     Raises:
         KernelArgumentError: the config, a tensor or a value is not legal.
     """
     validate_call(config, inputs)
-    found = {name: np.zeros(tensor.shape) for name, tensor in results(config).items()}
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for part in parts(config, inputs):
-            errors = _errors(config, inputs, part)
-            put(config, found["out"], part, _out_bound(config, inputs, part, errors))
+    found = {name: Known(*(np.zeros(tensor.shape) for _ in range(3))) for name, tensor in results(config).items()}
+    scores = config.rows * config.seqlen_q * config.max_blocks * config.block_size
+    row: _Row | None = None
+    with np.errstate(all="ignore"):
+        for part in parts(config, inputs, np.float32 if scores > _LARGE else np.float64, _QUERIES):
+            if row is None or row.number != part.row:
+                row = _row(config, part)
+            of_score, weights, out = _attended(config, inputs, part, row)
+            for array, value in zip(found["out"], out, strict=True):
+                put(config, array, part, value)
             if config.kvp:
-                neg_max, sum_recip = _statistics_bound(part, errors)
-                found["neg_max"][part.row, part.queries] = neg_max
-                found["sum_recip"][part.row, part.queries] = sum_recip
+                statistics = _statistics(config, inputs, part, of_score, weights)
+                for name, known in zip(("neg_max", "sum_recip"), statistics, strict=True):
+                    for array, value in zip(found[name], known, strict=True):
+                        array[part.row, part.queries] = value
     return found
 
 
 @dataclass(frozen=True)
-class _Errors:
-    """Error bounds of some queries."""
+class _Row:
+    """What the queries of a row share."""
 
-    score: Array  # [queries, tokens]
-    #: Of a weight before it is rounded, as a share of it, [queries, tokens].
-    weight: Array
-    #: Of the sink's term, as a share of the sum, [queries].
-    sink: Array
-    #: Relative error of sums of non-negative terms over all keys.
-    sums: float
+    number: int
+    #: Times k_scale and the magnitude of the scale.
+    keys: Keys
+    #: Zeros in place of tokens that hold NaN or infinity, and these tokens.
+    values: Matrix
+    broken: Array
 
 
-def _errors(config: Config, inputs: Arrays, part: Part) -> _Errors:
-    score = _score_error(config, part)
+def _row(config: Config, part: Part) -> _Row:
+    keys = part.keys if config.scale == 1 else part.keys * part.keys.dtype.type(abs(config.scale))
+    sound = np.asarray(np.isfinite(part.values).all(axis=1))
+    values = part.values if sound.all() else np.where(sound.reshape(-1, 1), part.values, 0)
+    return _Row(part.row, Keys(keys), matrix(values), np.flatnonzero(~sound))
+
+
+def _attended(config: Config, inputs: Arrays, part: Part, row: _Row) -> tuple[ScoreErrors, Weights, Known]:
+    """Errors of scores and weights, and the finished rows [queries, d]."""
+    query = _query(config, inputs, part)
+    of_score = score_errors(query, row.keys, NARROW, operations=2)
+    total = np.maximum(part.total, LEAST_SUM)[:, None]
+    top = np.where(np.isneginf(part.top), 0, part.top)[:, None]
+    sink = None if part.sink is None else (part.sink - top).astype(np.float64)
+    exponents = part.scores - top
     updates = _updates(config, inputs)
-    distance = np.minimum(np.abs(part.scores - part.top[:, None]), FAR)
-    exponent = score + 2 * UNIT * (distance + score + 1)
-    weight = np.expm1(exponent + (updates + 1) * (FUNCTION + 4 * UNIT))
-    sink = np.zeros_like(part.total)
-    if part.sink is not None:
-        off = np.minimum(np.abs(part.sink - part.top), FAR)
-        relative = np.expm1(2 * UNIT * off + (updates + 1) * (FUNCTION + 4 * UNIT))
-        sink = np.exp(-off) / np.maximum(part.total, 1.0) * relative
-    tiles = len(part.keys) // KEY_TILE + updates
-    sums = (KEY_TILE + 2 * tiles + LARGE_TILE // PARTITIONS + 4 * updates + 12) * UNIT
-    return _Errors(score, weight, sink, sums)
+    weights = weights_of(exponents, total, of_score, sink, updates, NARROW, summed_rounded=False, value=part.weights)
+    out = averaged(weights, row.values, _sums(config, inputs, part), query, row.keys)
+    for token in row.broken:
+        hit = part.weights[:, token] > 0
+        out.value[hit], out.error[hit] = np.nan, np.nan
+    return of_score, weights, _finished(config, inputs, out, total.astype(np.float64))
+
+
+def _query(config: Config, inputs: Arrays, part: Part) -> Query:
+    """In the units of q, where the kernel's query holds k_scale."""
+    q = exact(part.q)
+    if config.dtype != NARROW:
+        q = rounded(q, NARROW, operations=0)
+    if config.k_scale:
+        scale = inputs["k_scale"][: config.d_head, 0].astype(np.float64)
+        q = scaled(rounded(scaled(q, scale), NARROW), np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0))
+    return Query.of(q, part.q.dtype.type)
 
 
 def _updates(config: Config, inputs: Arrays) -> int:
@@ -98,50 +126,37 @@ def _updates(config: Config, inputs: Arrays) -> int:
     return int(inputs["prior_tokens"][0, 0]) // config.prior_seg_size + 3
 
 
-def _score_error(config: Config, part: Part) -> Array:
-    """Error [queries, tokens] of the scores; `part.keys` already hold k_scale."""
-    of_query = 0.0 if config.dtype == "bfloat16" else NARROW
-    of_query += NARROW + UNIT if config.k_scale else 0.0
-    relative = of_query * (1 + NARROW) + (config.d_head + 2) * UNIT
-    products = np.abs(part.q) @ np.abs(part.keys).T
-    # A subnormal query has an error of its own, as large as the keys make it.
-    slack = UNDERFLOW * np.abs(part.keys).sum(axis=1) + config.d_head * TINY
-    return np.asarray(abs(config.scale) * (products * relative + slack) + TINY)
+def _sums(config: Config, inputs: Arrays, part: Part) -> float:
+    """Relative error of the sums over keys: a chain over a key tile, then over tiles and segments.
+
+    The registers round to nearest. PSUM may not, at twice the error, but a large tile is 128 rows and 16 passes.
+    """
+    updates = _updates(config, inputs)
+    tiles = len(part.keys) // KEY_TILE + updates
+    terms = max(KEY_TILE, 2 * (PARTITIONS + LARGE_TILE // PARTITIONS)) + 2 * tiles + 4 * updates + 32
+    return float(np.expm1(terms * UNIT))
 
 
-def _out_bound(config: Config, inputs: Arrays, part: Part, errors: _Errors) -> Array:
-    total = np.maximum(part.total, 2.0**-126)[:, None]
-    share = part.weights / total
-    magnitude = weighted(share, np.abs(part.values))
-    out = np.abs(weighted(share, part.values))
-    moved = np.where(share > 0, share * errors.weight, 0.0)
-    slack = np.where(np.isfinite(part.scores), UNDERFLOW + TINY, 0.0)
-    of_sum = (moved + slack).sum(axis=1)[:, None] + errors.sink[:, None]
-    rounded = np.where(share > 0, (share + moved) * NARROW, 0.0)
-    error = weighted(moved + rounded + slack, np.abs(part.values))
-    error += out * of_sum + errors.sums * (magnitude + out)
-    settled = of_sum + errors.sums
-    error = np.where(settled < 0.5, error / (1 - settled), np.inf)
-    return _finished(config, inputs, out, error)
-
-
-def _finished(config: Config, inputs: Arrays, out: Array, error: Array) -> Array:
+def _finished(config: Config, inputs: Arrays, out: Known, total: Array) -> Known:
     """After the rounding before the normalisation, the products and the final cast."""
-    error = error + NARROW * (out + error) + UNDERFLOW
-    error = error + (FUNCTION + 2 * UNIT) * (out + error)
+    out = scaled(rounded(scaled(out, total), NARROW, operations=0), 1 / total)
+    out = off(out, (FUNCTION + UNIT) * out.size, np.square((FUNCTION + UNIT) * out.likely_size))
     if config.v_scale:
-        scale = np.abs(inputs["v_scale"][: config.d_head, 0].astype(np.float64))
-        out, error = out * scale, error * scale + UNIT * (out + error) * scale
-    return np.asarray(error + NARROW * (out + error) + UNDERFLOW)
+        out = rounded(scaled(out, inputs["v_scale"][: config.d_head, 0].astype(np.float64)), "float32")
+    return rounded(out, NARROW)
 
 
-def _statistics_bound(part: Part, errors: _Errors) -> tuple[Array, Array]:
-    """Bounds [queries] of neg_max and sum_recip."""
-    seen = np.isfinite(part.scores)
-    of_top = np.where(seen, errors.score, 0.0).max(axis=1)
-    total = np.maximum(part.total, 2.0**-126)
-    of_sum = (np.where(seen, part.weights * errors.weight, 0.0)).sum(axis=1) / total
-    relative = np.expm1(of_sum + errors.sink + of_top + errors.sums + FUNCTION)
+def _statistics(
+    config: Config, inputs: Arrays, part: Part, of_score: ScoreErrors, weights: Weights
+) -> tuple[Known, Known]:
+    """neg_max and sum_recip [queries]; constants where nothing is seen. All their errors may have one sign."""
+    of_top = np.where(np.isfinite(part.scores), of_score.worst, 0).max(axis=1).astype(np.float64)
+    total = np.maximum(part.total, LEAST_SUM).astype(np.float64)
+    of_sum = weights.of_sum[:, 0] + _sums(config, inputs, part)
+    relative = np.expm1(of_sum + of_top + FUNCTION)
     relative = np.where(relative < 0.5, relative / (1 - relative), np.inf)
-    # Where nothing is seen both are constants.
-    return np.where(part.total > 0, of_top, 0.0), np.where(part.total > 0, relative / total, 0.0)
+    seen = part.total > 0
+    top = np.where(seen, -part.top, 2.0**127).astype(np.float64)
+    recip = np.where(seen, relative / total, 0)
+    of_top = np.where(seen, of_top, 0)
+    return Known(top, of_top, np.square(of_top)), Known(1 / total, recip, np.square(recip))

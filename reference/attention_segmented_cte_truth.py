@@ -26,7 +26,7 @@ _QUERIES = 512
 
 @dataclass(frozen=True)
 class Part:
-    """Some queries of one row: what is known before and after the softmax, in float64."""
+    """Some queries of one row: what is known before and after the softmax; float64 for truth."""
 
     row: int
     queries: slice
@@ -67,16 +67,18 @@ def truth_of(config: Config, inputs: Arrays) -> Arrays:
     return found
 
 
-def parts(config: Config, inputs: Arrays) -> Iterator[Part]:
-    """All queries of a call, a few at a time."""
+def parts(
+    config: Config, inputs: Arrays, real: type[Any] = np.float64, together: int = _QUERIES
+) -> Iterator[Part]:
+    """All queries of a call, some together, in float64 or, for what needs no more, float32."""
     prior = int(inputs["prior_tokens"][0, 0])
     for row in range(config.rows):
-        q = inputs["q"][row].astype(np.float64)
+        q = inputs["q"][row].astype(real)
         q = q if config.tp_q else q.T
-        keys, values = tokens(config, inputs, row, prior)
+        keys, values = (x.astype(real, copy=False) for x in tokens(config, inputs, row, prior))
         sink = None if config.sink is None else float(inputs["sink"][row, 0])
-        for first in range(0, config.seqlen_q, _QUERIES):
-            queries = slice(first, min(first + _QUERIES, config.seqlen_q))
+        for first in range(0, config.seqlen_q, together):
+            queries = slice(first, min(first + together, config.seqlen_q))
             scores = exact_scores(config, inputs, q[queries], keys, queries, prior)
             yield Part(
                 row, queries, q[queries], keys, values, scores, sink, *exact_softmax(scores, sink)

@@ -1,122 +1,117 @@
-"""How far a right attention_tkg may be from the truth, per element: a companion run of truth on absolute
-values.
+"""How far a right attention_tkg may be from the truth, per element.
 
-Every rounding on the path of an element enters with its worst case, for any order of accumulation, so the
-bound holds for all candidates of the profile's noise class. First order in the small quantities, with the
-second order covered by one division at the end.
+A companion run of truth; the terms of single operations are those of `error_terms`, those of softmax and the average
+over values that of `attention_bound_terms`. In the order of the rounding points of the contract:
 
-With w = softmax weights, a score error dx is a relative error of its weight, and
-
-    |out' - out| <= sum_k w_k eps_k (|V_k| + |out|) + (sums, reciprocal, products) * (sum_k w_k |V_k| + |out|)
-                    + sum_k w_k |dV_k| + cast
+RoPE      the angle: one product, the shift, the turns taken away, each a float32 operation, and constants that are
+          2 pi to 24 bits; sine and cosine are functions. x cos stays in float32, x sin is rounded to io where q and
+          k lie in SBUF, their sum is rounded to io. The query is then scaled and rounded again.
+new keys  and values are cast to the dtype of the cache where theirs differs.
+scores    one dot over d.
+weights   exp(score - maximum) rounded to the dtype of q. Which maximum is current changes no weight's share, only
+          where it is rounded: one factor exp(older - newer) per later flash tile.
+sum       over partitions by the tensor engine, over key tiles by the vector engine, from flash tile to flash tile and
+          from core to core: of the rounded weights. The sink's term is a float32 exponential.
+P V       PSUM over the key tiles of a flash tile, then as the sum.
+out       times the reciprocal of the sum, the cores' halves added, one cast.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.attention_tkg_layout import (
-    arranged,
-    arranged_keys,
-    by_column,
-    kept_keys,
-    prior_rows,
-    sink_columns,
-)
-from reference.attention_tkg_truth import exact_queries, exact_scores, exact_softmax
+from reference.attention_bound_terms import Keys, Query, averaged, score_errors, weights_of
+from reference.attention_tkg_layout import arranged, arranged_keys, by_column, kept_keys, prior_rows, sink_columns
+from reference.attention_tkg_truth import exact_queries
 from reference.contracts.attention_tkg import Config, validate_call
 from reference.contracts.attention_tkg_plan import PARTITIONS
-from reference.numerics.formats import format_of
-from reference.rope import BACK, SHIFTS, TURN, split_pairs
+from reference.error_terms import (
+    ADDITION,
+    FUNCTION,
+    UNIT,
+    Known,
+    additions,
+    each,
+    exact,
+    matrix,
+    off,
+    plus,
+    product,
+    rounded,
+    scaled,
+)
+from reference.numerics.cast import to_float32
+from reference.rope import BACK, SHIFTS, TURN, join_pairs, split_pairs
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-#: Half a unit in the last place of float32, relative.
-UNIT = 2.0**-24
-#: Error of an elementary function of float32, relative: one rounding, and one unit for inexact tables (S2,
-#: V6).
-FUNCTION = 3 * UNIT
-#: Half of the smallest subnormal of float32.
-TINY = 2.0**-150
-#: No finite score differs from a finite maximum by more; keeps infinities out of products with zero weights.
-FAR = 1e4
-
-
-def half_ulp(dtype: str) -> float:
-    """Relative error of one rounding to `dtype` in its normal range."""
-    return float(2.0 ** -(format_of(dtype).mantissa_bits + 1))
-
-
-def underflow(dtype: str) -> float:
-    """Absolute error of one rounding to `dtype` below its normal range."""
-    return format_of(dtype).min_subnormal / 2
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Bounds of the errors in what the kernel multiplies, in common order."""
-
-    q: Array  # [d, B, H, s]
-    k_active: Array  # [d, B, 1, s]
-    v_active: Array  # [B, s, d]
+#: Elements of one batch's keys above which the companion is float32.
+_LARGE = 2**18
 
 
 def bound(config: Config, inputs: Arrays) -> Arrays:
-    """Largest |result - truth| of a right kernel, float64, for out and k_out in their shapes.
+    """The worst cases of `errors` alone."""
+    return {name: known.error for name, known in errors(config, inputs).items()}
 
-    Where truth is not finite the bound is NaN or infinite and says nothing. Values that only some columns
-    of a batch drop must be finite.
+
+def errors(config: Config, inputs: Arrays) -> dict[str, Known]:
+    """Truth, worst case and variance of out and k_out in their shapes.
+
+    Where truth is not finite the worst case is NaN or infinite and says nothing. Values that only some columns of a
+    batch drop must be finite.
 
     Raises:
         KernelArgumentError: the config or a tensor is not legal.
     """
     validate_call(config, inputs)
-    q, k_active = exact_queries(config, inputs)
-    errors = _errors(config, inputs, q, k_active)
-    out = out_bound(config, inputs, q, k_active, errors)
-    found = {"out": arranged(config, out)}
+    q, k_active = (_operand(config, inputs, name) for name in ("q", "k_active"))
+    found = {}
     if config.k_out:
-        found["k_out"] = arranged_keys(config, _rotation_error(config, inputs, "k_active"))
-    return found
+        found["k_out"] = each(k_active, lambda x: arranged_keys(config, x))
+    if config.active_dtype != config.kv_dtype:
+        k_active = rounded(k_active, config.kv_dtype, operations=0)
+    v_active = exact(inputs["v_active"][:, 0].astype(np.float64))
+    if config.active_dtype != config.kv_dtype:
+        v_active = rounded(v_active, config.kv_dtype, operations=0)
+    return {"out": each(attended(config, inputs, q, k_active, v_active), lambda x: arranged(config, x))} | found
 
 
 # --- what enters the matmuls ------------------------------------------------------------------------------
 
 
-def _errors(config: Config, inputs: Arrays, q: Array, k_active: Array) -> Errors:
-    rotated_q = np.zeros_like(q)
-    rotated_k = np.zeros_like(k_active)
-    if config.fuse_rope:
-        rotated_q, rotated_k = (_rotation_error(config, inputs, name) for name in ("q", "k_active"))
-        rotated_q = rotated_q / np.sqrt(config.d_head)
-        rotated_q += _cast_error(config.dtype, np.abs(q) + rotated_q) + 2 * UNIT * np.abs(q)
-    v_active = inputs["v_active"][:, 0].astype(np.float64)
-    if config.active_dtype == config.kv_dtype:
-        return Errors(rotated_q, rotated_k, np.zeros_like(v_active))
-    rotated_k = rotated_k + _cast_error(config.kv_dtype, np.abs(k_active) + rotated_k)
-    return Errors(rotated_q, rotated_k, _cast_error(config.kv_dtype, np.abs(v_active)))
+def _operand(config: Config, inputs: Arrays, name: str) -> Known:
+    """q, scaled where the kernel does it, or k_active, [d, B, heads, s]."""
+    exact_q, exact_k = exact_queries(config, inputs)
+    if not config.fuse_rope:
+        return exact(exact_q if name == "q" else exact_k)
+    rotated = _rotated(config, inputs, name)
+    if name == "k_active":
+        return rotated
+    # The factor is rounded to float32 itself, hence two operations.
+    return rounded(scaled(rotated, 1 / np.sqrt(config.d_head)), config.dtype, operations=2)
 
 
-def _cast_error(dtype: str, magnitude: Array) -> Array:
-    return half_ulp(dtype) * magnitude + underflow(dtype)
+def _rotated(config: Config, inputs: Arrays, name: str) -> Known:
+    x = exact(by_column(config, inputs[name], config.q_head if name == "q" else 1))
+    theta = inputs["rope_pos_ids"].astype(np.float64)[None, :, None]
+    theta = theta * inputs["inv_freqs"].astype(np.float64)[:, :, None, None]
+    cos, sin = (_wave(theta, wave(theta)) for wave in (np.cos, np.sin))
+    e, o = (Known(*parts) for parts in zip(*(split_pairs(part, "contiguous") for part in x), strict=True))
+    stored = config.dtype if config.qk_in_sb else "float32"
+    turned = [
+        rounded(plus(rounded(product(own, cos), "float32"), rounded(product(other, sin), stored), sign), config.dtype)
+        for own, other, sign in ((e, o, -1.0), (o, e, 1.0))
+    ]
+    return Known(*(join_pairs(even, odd, "contiguous") for even, odd in zip(*turned, strict=True)))
 
 
-def _rotation_error(config: Config, inputs: Arrays, name: str) -> Array:
-    """Error of a rotated tensor [d, B, heads, s] before it is scaled."""
-    x = by_column(config, inputs[name], config.q_head if name == "q" else 1).astype(np.float64)
-    positions = inputs["rope_pos_ids"].astype(np.float64)[None, :, None]
-    theta = positions * inputs["inv_freqs"].astype(np.float64)[:, :, None, None]
-    wave = _angle_error(theta) + FUNCTION
-    e, o = (np.abs(part) for part in split_pairs(x, "contiguous"))
-    pair = np.concatenate((e + o, e + o))
-    stored = half_ulp(config.dtype) if config.qk_in_sb else UNIT
-    inner = pair * (np.concatenate((wave, wave)) + stored + 3 * UNIT) + 2 * underflow(config.dtype)
-    return inner + _cast_error(config.dtype, pair + inner)
+def _wave(theta: Array, value: Array) -> Known:
+    return off(exact(value), _angle_error(theta) + FUNCTION)
 
 
 def _angle_error(theta: Array) -> Array:
@@ -125,84 +120,68 @@ def _angle_error(theta: Array) -> Array:
     turns = shifted / (2 * np.pi) + 1
     constants = abs(float(TURN) - 2 * np.pi) * turns + abs(float(BACK) + np.pi)
     constants += max(abs(float(SHIFTS[0]) - np.pi), abs(float(SHIFTS[1]) - 1.5 * np.pi))
-    return constants + UNIT * (theta + shifted + 2 * np.pi * turns + 16)
+    return np.asarray(constants + UNIT * (theta + shifted + 2 * np.pi * turns + 16))
 
 
 # --- scores, weights, output ------------------------------------------------------------------------------
 
 
-def out_bound(config: Config, inputs: Arrays, q: Array, k_active: Array, errors: Errors) -> Array:
-    """Bound [B, d, G] of attention's result before it is arranged, from exact operands and the errors they bring."""
+def attended(config: Config, inputs: Arrays, q: Known, k_active: Known, v_active: Known) -> Known:
+    """Attention's result [B, d, G] before it is arranged, in the dtype of the result.
+
+    q [d, B, heads, s], k_active [d, B, 1, s] and v_active [B, s, d] may carry errors of stages before.
+    """
     kept, sink = kept_keys(config, inputs), sink_columns(config, inputs)
-    scores, values = exact_scores(config, inputs, q, k_active, kept)
-    top, total, weights = exact_softmax(scores, sink)
-    rows = np.where(np.any(kept, axis=2, keepdims=True), values.astype(np.float64), 0.0)
-    found = np.empty((config.bs, config.d_head, config.columns_per_batch))
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for b in range(config.bs):
-            of_scores = _score_error(config, inputs, q, k_active, errors, b)
-            softmax = _Softmax(
-                kept[b],
-                weights[b] / total[b],
-                _weight_error(config, scores[b], top[b], of_scores),
-                _sink_error(sink, top[b], total[b]),
+    keys, values = prior_rows(config, inputs)
+    with np.errstate(all="ignore"):
+        batches = [
+            _batch(
+                config,
+                (keys[b], values[b], kept[b].T, sink),
+                each(q, itemgetter((slice(None), b))),
+                each(k_active, itemgetter((slice(None), b))),
+                each(v_active, itemgetter(b)),
             )
-            found[b] = _column_bound(config, rows[b], softmax, errors.v_active[b])
-    return found
+            for b in range(config.bs)
+        ]
+        out = Known(*(np.stack(parts).transpose(0, 2, 1) for parts in zip(*batches, strict=True)))
+        return rounded(out, config.out_dtype, operations=0)
 
 
-def _score_error(config: Config, inputs: Arrays, q: Array, k_active: Array, errors: Errors, b: int) -> Array:
-    """Error [S, G] of the scores of one batch."""
-    keys = np.abs(prior_rows(config, inputs)[0][b].astype(np.float64))
-    keys[-config.s_active :] = np.abs(k_active[:, b, 0].T)
-    key_errors = np.zeros((config.s_active, config.d_head)) + errors.k_active[:, b, 0].T
-    query = np.abs(q[:, b]).reshape(config.d_head, -1)
-    query_error = errors.q[:, b].reshape(config.d_head, -1)
-    found = (keys @ query) * ((config.d_head + 1) * UNIT) + keys @ query_error + config.d_head * TINY
-    found[-config.s_active :] += key_errors @ (query + query_error)
-    return np.asarray(found)
+def _batch(
+    config: Config, stored: tuple[Array, Array, Array, Array | None], q: Known, k_active: Known, v_active: Known
+) -> Known:
+    """Results [G, d] of one batch, from its cache rows [S, d], q [d, heads, s] and new rows [d, 1, s], [s, d]."""
+    old_keys, old_values, kept, sink = stored
+    real = np.float32 if old_keys.size >= _LARGE else np.float64
+    keys, values = (_wide(rows).astype(real) for rows in (old_keys, old_values))
+    new_keys = each(k_active, lambda part: part[:, 0].T)
+    keys[-config.s_active :], values[-config.s_active :] = new_keys.value, v_active.value
+    values[~kept.any(axis=0)] = 0
+    query = Query.of(each(q, lambda part: part.reshape(config.d_head, -1).T), real)
+    scores = np.where(kept, query.value @ keys.T, -np.inf)
+    top = scores.max(axis=1, keepdims=True)
+    if sink is not None:
+        top = np.maximum(top, sink[:, None])
+    exponents = scores - np.where(np.isneginf(top), 0, top)
+    raised = np.exp(exponents)
+    total, of_sink = raised.sum(axis=1, keepdims=True), None
+    if sink is not None:
+        of_sink = sink[:, None] - top
+        total = total + np.exp(of_sink)
+    all_keys = Keys(keys)
+    score_error = score_errors(query, all_keys, config.dtype, new=None if new_keys.is_exact else new_keys)
+    flash_tiles = len(config.plan.flash_tiles)
+    corrections = flash_tiles if flash_tiles > 1 else 0
+    weights = weights_of(exponents, total, score_error, of_sink, corrections, config.dtype, True, raised)
+    return averaged(weights, matrix(values), _sums(config), query, all_keys, v_active)
 
 
-def _weight_error(config: Config, scores: Array, top: Array, score_error: Array) -> Array:
-    """Relative error [S, G] of the exponentials in `prob`, times the corrections of later flash tiles."""
-    distance = np.minimum(np.abs(scores - top), FAR)
-    tiles = len(config.plan.flash_tiles)
-    exponent = score_error + 2 * UNIT * (distance + score_error + 1)
-    grown = np.expm1(exponent + tiles * (FUNCTION + 4 * UNIT) + FUNCTION)
-    return np.asarray(grown + half_ulp(config.dtype) * (1 + grown))
+def _wide(rows: Array) -> Array:
+    return np.array(to_float32(rows))
 
 
-def _sink_error(sink: Array | None, top: Array, total: Array) -> Array:
-    """Error of the sink's term, as a share of the sum."""
-    if sink is None:
-        return np.zeros_like(top)
-    distance = np.minimum(np.abs(sink - top), FAR)
-    relative: Array = np.expm1(2 * UNIT * distance + 2 * FUNCTION)
-    return np.asarray(np.exp(-distance) / total * relative)
-
-
-@dataclass(frozen=True)
-class _Softmax:
-    """Weights of one batch and their errors."""
-
-    kept: Array  # [S, G]
-    weights: Array  # [S, G], true
-    relative: Array  # [S, G], error as a share of the weight
-    sink: Array  # [G], error of the sink's term as a share of the sum
-
-
-def _column_bound(config: Config, rows: Array, softmax: _Softmax, v_error: Array) -> Array:
-    """Bound [d, G] of one batch, from its values [S, d] and the errors [s, d] of its new values."""
-    kept, weights = softmax.kept, softmax.weights
-    out = np.abs(rows.T @ weights)
-    magnitude = np.abs(rows).T @ weights
-    slack = np.where(kept, underflow(config.dtype) + TINY, 0.0)
-    moved = np.where(kept, weights * softmax.relative, 0.0) + slack
-    of_sum = moved.sum(axis=0) + softmax.sink
-    sums = (PARTITIONS + config.curr_sprior // PARTITIONS + 6 * len(config.plan.flash_tiles) + 12) * UNIT
-    error = np.abs(rows).T @ moved + out * of_sum + sums * (magnitude + out)
-    error += v_error.T @ weights[-config.s_active :] + config.curr_sprior * TINY
-    # Second order: the sum that is divided by may be smaller than the true one by its own error.
-    share = of_sum + sums
-    error = np.where(share < 0.5, error / (1 - share), np.inf)
-    return np.asarray(error + _cast_error(config.out_dtype, out + error))
+def _sums(config: Config) -> float:
+    """Relative error of the sums over keys in PSUM, over flash tiles and cores, and of reciprocal and products."""
+    terms = additions(PARTITIONS, config.curr_sprior // PARTITIONS, config.dtype)
+    return float(np.expm1((terms + 6 * len(config.plan.flash_tiles) + 12) * ADDITION))

@@ -86,15 +86,21 @@ class Known(NamedTuple):
         return np.asarray(np.abs(self.value) + self.error)
 
     @property
+    def likely_size(self) -> Array:
+        """Magnitude of the kernel's value by its variance: what is likely to be rounded."""
+        return np.asarray(np.sqrt(np.square(self.value) + self.variance))
+
+    @property
     def is_exact(self) -> bool:
         """Whether the kernel has this very value everywhere."""
         return not np.any(self.error)
 
 
 def exact(value: Any) -> Known:
-    """A value that the kernel has as well."""
+    """A value that the kernel has as well. Error and variance are views of one zero: not to be written to."""
     wide = np.asarray(value, np.float64)
-    return Known(wide, np.zeros_like(wide), np.zeros_like(wide))
+    nothing = np.broadcast_to(np.float64(0), wide.shape)
+    return Known(wide, nothing, nothing)
 
 
 def each(x: Known, change: Callable[[Array], Array]) -> Known:
@@ -115,10 +121,15 @@ def half_step(dtype: str, size: Array) -> Array:
 
     0 at 0; infinite for NaN and where rounding would give infinity or NaN.
     """
-    fmt = format_of(dtype)
-    half = np.maximum(leading_power(size), fmt.min_normal) * half_ulp(dtype)
+    fmt, half = format_of(dtype), leading_power(size)
+    np.maximum(half, fmt.min_normal, out=half)
+    half *= half_ulp(dtype)
     most = fmt.max_finite + half_ulp(dtype) * leading_power(np.asarray(fmt.max_finite))
-    return np.where(size < most, np.where(size == 0, 0.0, half), np.inf)
+    if not size.all():
+        half[size == 0] = 0.0
+    if not size.max(initial=0.0) < most:
+        half[~(size < most)] = np.inf
+    return half
 
 
 def half_ulp(dtype: str) -> float:
@@ -143,13 +154,18 @@ def rounded(x: Known, dtype: str, operations: int = 1, reach: Array | None = Non
     reach: largest magnitude of what is rounded, where that is not what x says: a clamp came before, or part of the
     error is carried elsewhere.
     """
-    size = x.size if reach is None else reach
-    of_operations = operations * (UNIT * size + TINY)
-    step = half_step(dtype, size + of_operations)
+    size, likely = x.size if reach is None else np.asarray(reach), x.likely_size
+    error, variance = x.error, x.variance
+    # Not without operations: 0 times infinity is NaN.
+    if operations:
+        size = size + (of_operations := operations * (UNIT * size + TINY))
+        error = error + of_operations
+        variance = variance + np.square(operations * (UNIT * likely + TINY))
     if dtype == "float32":
         # The operation has rounded already; what is left is overflow.
-        step = np.where(np.isfinite(step), 0.0, np.inf)
-    return Known(x.value, x.error + of_operations + step, x.variance + of_operations**2 + np.square(step) / 3)
+        error = np.where(size < format_of(dtype).max_finite, error, np.inf)
+        return Known(x.value, error, variance)
+    return Known(x.value, error + half_step(dtype, size), variance + np.square(half_step(dtype, likely)) / 3)
 
 
 def scaled(x: Known, factor: Any) -> Known:
@@ -185,7 +201,7 @@ def quantised(x: Known, factor: float, dtype: str, limits: tuple[float, float], 
     """x times a factor that is a reciprocal or rounded itself, rounded to `stored`, clamped, cast to `dtype`."""
     moved = scaled(x, factor)
     # The factor may be one unit off for all elements alike.
-    moved = rounded(off(moved, FUNCTION * moved.size), stored)
+    moved = rounded(off(moved, FUNCTION * moved.size, np.square(FUNCTION * moved.likely_size)), stored)
     kept = clamped(moved, *limits)
     return rounded(kept, dtype, operations=0, reach=np.minimum(kept.size, max(map(abs, limits))))
 
@@ -254,8 +270,8 @@ def _unit(x: Array) -> float:
 
 
 def apart(a: Array, b: Array) -> Array:
-    """a [M, K] @ b [K, N] in float64, formed in the precision of b."""
-    if b.dtype != np.float32:
+    """a [M, K] @ b [K, N], formed in the precision of b; float64, but float32 where both are."""
+    if b.dtype != np.float32 or a.dtype == np.float32:
         return np.asarray(a @ b)
     rows = np.abs(a).max(axis=-1, keepdims=True)
     rows = np.where(np.isfinite(rows) & (rows > 0), rows, 1.0)
@@ -299,10 +315,10 @@ def inverse_root(mean: Array, error: Array, eps: float, eps_error: float = 0.0) 
 
 def mean_of(x: Known, divisor: float, terms: int, axis: int = -1) -> Known:
     """Sum over an axis divided: a float32 sum of `terms` additions on the longest path, which tokens do not share."""
-    of_sum = summed(x.size.sum(axis=axis, keepdims=True), terms + 2)
+    of_sum, likely = (summed(x.sum(axis=axis, keepdims=True), terms + 2) for x in (x.size, x.likely_size))
     value, error = (part.sum(axis=axis, keepdims=True) / divisor for part in (x.value, x.error))
     variance = x.variance.sum(axis=axis, keepdims=True) / divisor**2
-    return off(Known(value, error, variance), of_sum / divisor)
+    return off(Known(value, error, variance), of_sum / divisor, np.square(likely / divisor))
 
 
 def squared(x: Known) -> Known:
@@ -314,8 +330,13 @@ def squared(x: Known) -> Known:
 
 def weight_error(score_error: Array, distance: Array, corrections: int) -> Array:
     """Relative error of exp(score - top), brought to the final maximum by `corrections` factors."""
-    exponent = score_error + 2 * UNIT * (np.minimum(distance, FAR) + score_error + 1)
-    return np.asarray(np.expm1(exponent + corrections * (FUNCTION + 4 * UNIT) + FUNCTION))
+    exponent = np.minimum(distance, FAR)
+    exponent += score_error
+    exponent *= 2 * UNIT
+    exponent += score_error
+    exponent += 2 * UNIT + corrections * (FUNCTION + 4 * UNIT) + FUNCTION
+    # expm1(x) is at most x + x^2 up to 1.
+    return np.asarray(exponent * (1 + exponent) if exponent.max(initial=0.0) < 1 else np.expm1(exponent))
 
 
 def mx_rounding(size: Array) -> Array:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ from reference.error_terms import (
 )
 from reference.numerics.cast import to_float32
 from reference.numerics.formats import format_of
-from reference.qkv_bound_terms import Projected, Tokens, factors, hidden, shared_root, wide
+from reference.qkv_bound_terms import Tokens, factors, hidden, shared_root, wide
 from reference.qkv_truth import cache_rows, weight_columns
 
 Array = NDArray[Any]
@@ -71,7 +72,7 @@ def errors(config: Config, inputs: Inputs) -> dict[str, Known]:
     with np.errstate(all="ignore"):
         residual, weight = hidden(config, inputs, _tile(config)), matrix(_weight(config, inputs))
         blocks = [slice(start, start + _BLOCK) for start in range(0, config.tokens, _BLOCK)]
-        rows = [_block(config, inputs, each(residual, lambda x, at=at: x[at]), weight, at) for at in blocks]
+        rows = [_block(config, inputs, each(residual, itemgetter(at)), weight, at) for at in blocks]
         return _stored(config, inputs, joined(rows, axis=0))
 
 
@@ -255,7 +256,8 @@ def _cache(config: Config, inputs: Inputs, name: str, y: Known) -> Known:
     inverse = 1 / np.float64(inputs[f"{name}_scale"][0, 0])
     codes = quantised(y, inverse, str(config.kv_dtype), (config.kv_min, config.kv_max))
     rows = cache_rows(config, inputs)
-    found = exact(wide(inputs[f"{name}_cache"]))
+    cache = wide(inputs[f"{name}_cache"])
+    found = Known(cache, np.zeros_like(cache), np.zeros_like(cache))
     for whole, new in zip(found, codes, strict=True):
         whole.reshape(-1, config.kv_dim)[rows[rows >= 0]] = new[rows >= 0]
     return found

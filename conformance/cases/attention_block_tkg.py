@@ -16,7 +16,7 @@ from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_block_tkg as reference
-from reference.attention_block_tkg_bound import bound
+from reference.attention_block_tkg_bound import errors
 from reference.attention_block_tkg_truth import truth_of
 from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, refusal
 from reference.contracts.attention_block_tkg_config import GENERATIONS, IO_DTYPES, QUANTIZATIONS
@@ -262,16 +262,33 @@ def quantization(config: Config) -> str:
     return "+".join(kind for kind in kinds if kind) or "none"
 
 
-#: Above this many elements of the keys attended to no bound is derived: it costs more than truth, model and
-#: kernel together, and the same arithmetic is bounded at small sizes. The published tolerance judges such cases.
-_BOUNDED_KEYS = 2**20
+#: No error of a sum of independent roundings is as many deviations long: five for the tail of many elements, the rest
+#: for what the first order leaves out.
+_FAR_OUT = 32.0
 
 
 def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
-    """Grade C per output. The tokens of a batch attend to the same keys, so their errors have common parts."""
-    if config.B * config.S_ctx * config.d > _BOUNDED_KEYS:
-        return {}
-    return {name: Bound(limit, 1, independent=config.B) for name, limit in bound(config, inputs).items()}
+    """Grade C per output. The elements of a token share its norms, its weights and the roundings of its stages.
+
+    The worst case of a query's error is exponentiated by the softmax and says nothing; there the spread does.
+    """
+    limits = {name: Bound(np.zeros(value.shape)) for name, value in _kept(config, inputs).items()}
+    for name, known in errors(config, inputs).items():
+        spread = np.sqrt(known.variance)
+        limit = np.fmin(known.error, _FAR_OUT * spread)
+        limits[name] = Bound(limit, spread=spread, alike=_alike(config, name))
+    return limits
+
+
+def _alike(config: Config, name: str) -> tuple[int, ...]:
+    """Axes of an output that do not tell tokens apart."""
+    if name != "out":
+        return () if config.update_cache else (0,) if name == "K_out" else (3,)
+    if config.W_out is None:
+        return (0, 1) if config.out_in_sb else (0,) if config.skip_attention else (2,)
+    if config.transposed_out:
+        return (0, 1, 2)
+    return (0, 2) if config.out_in_sb else (1,)
 
 
 def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from conformance.cases._attention_segmented_inputs import build, fits
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_segmented_cte as reference
-from reference.attention_segmented_cte_bound import bound
+from reference.attention_segmented_cte_bound import errors
 from reference.attention_segmented_cte_truth import truth_of
 from reference.contracts.attention_segmented_cte import (
     CONTRACT,
@@ -136,11 +136,6 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
     return Call(implementation, arguments, tuple(results(config)), config.lnc)
 
 
-#: Above this many scores no bound is derived: it costs more than truth, model and kernel together, and the same
-#: arithmetic is bounded at small sizes. The published tolerance judges such cases.
-_BOUNDED_SCORES = 2**24
-
-
 def unrounded(config: Config, lane: str, seed: int) -> Arrays:
     """The caches as they are drawn, before the one rounding into their dtype."""
     found = build(dataclasses.replace(config, kv_dtype="float32"), lane, seed)
@@ -148,12 +143,11 @@ def unrounded(config: Config, lane: str, seed: int) -> Arrays:
 
 
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
-    """The path has a score, exp, two sums, a product; elements of a row share its weights' errors."""
-    if config.rows * config.seqlen_q * config.max_blocks * config.block_size > _BOUNDED_SCORES:
-        return {}
-    limits = bound(config, inputs)
+    """Grade C. The channels of a query share the errors of its weights."""
+    alike = {"out": (1,) if config.tp_out else (2,)}
     return {
-        name: Bound(limit, roundings=4, independent=config.rows * config.seqlen_q) for name, limit in limits.items()
+        name: Bound(known.error, spread=np.sqrt(known.variance), alike=alike.get(name, ()))
+        for name, known in errors(config, inputs).items()
     }
 
 

@@ -16,7 +16,7 @@ from conformance.cases._attention_tkg_inputs import build, fits
 from conformance.pairwise import Flag, flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_tkg as reference
-from reference.attention_tkg_bound import bound
+from reference.attention_tkg_bound import errors
 from reference.attention_tkg_truth import truth_of
 from reference.contracts.attention_tkg import (
     CONTRACT,
@@ -233,10 +233,12 @@ def unrounded(config: Config, lane: str, seed: int) -> Arrays:
 
 
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
-    """Outputs of one batch share its weights' errors by column; the path has a score, exp, two sums, a product."""
-    limits = bound(config, inputs)
-    independent = config.bs * config.columns_per_batch
-    return {name: Bound(limit, roundings=4, independent=independent) for name, limit in limits.items()}
+    """Grade C. The channels of a column share the errors of its weights; on chip every core has all of them."""
+    alike = {"out": (0, 1) if config.out_in_sb else (2,), "k_out": (0, 1) if config.k_out_in_sb else (2,)}
+    return {
+        name: Bound(known.error, spread=np.sqrt(known.variance), alike=alike[name])
+        for name, known in errors(config, inputs).items()
+    }
 
 
 def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

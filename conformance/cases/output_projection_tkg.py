@@ -250,13 +250,13 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
 
 
 def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
-    """Grade C: worst case and spread of each element, and equality of the caller's tile.
-
-    Elements of a token share the roundings of its operand (STATIC), those of a hidden index none.
-    """
+    """Grade C, and equality of the caller's tile. In STATIC the elements of a token share its operand's roundings."""
     limits = {name: Bound(np.zeros(value.shape)) for name, value in _kept(config, inputs).items()}
+    alike: tuple[int, ...] = ()
+    if config.quantization == "STATIC":
+        alike = (0, 1, 2) if config.transpose_out else (0, 2) if config.out_in_sb else (1,)
     for name, known in output_projection_tkg_bound.errors(config, inputs).items():
-        limits[name] = Bound(known.error, spread=np.sqrt(known.variance))
+        limits[name] = Bound(known.error, spread=np.sqrt(known.variance), alike=alike)
     return limits
 
 

@@ -254,10 +254,12 @@ def quantization(config: Config) -> str:
 
 
 def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
-    """Grade C per output: the worst case and the spread of each element."""
+    """Grade C per output. The elements of a token share its norm, and the roundings of its operand."""
     derived = qkv_tkg_bound if mode(config) == "TKG" else qkv_cte_bound
+    alike = {"out": (0, 3) if config.output_layout == "NBSd" else (2,)}
     return {
-        name: Bound(known.error, spread=np.sqrt(known.variance)) for name, known in derived.errors(config, inputs).items()
+        name: Bound(known.error, spread=np.sqrt(known.variance), alike=alike.get(name, (2,)))
+        for name, known in derived.errors(config, inputs).items()
     }
 
 

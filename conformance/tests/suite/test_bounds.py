@@ -44,16 +44,16 @@ def test_truncation_is_caught_by_both_gates_whichever_its_direction() -> None:
     """Towards zero the mean of the errors is 0 where signs are even: the gate looks towards truth as well."""
     towards_zero = TRUTH - np.sign(TRUTH) * (HALF_STEP + _uniform(0))
     assert abs(np.mean(towards_zero - TRUTH)) < 0.01
-    assert _causes(bound_faults(towards_zero, TRUTH, BOUND)) == ["mean square", "mean"]
+    assert _causes(bound_faults(towards_zero, TRUTH, BOUND)) == ["mean square", "mean bias towards truth's sign"]
     down = TRUTH - (HALF_STEP + _uniform(0))
-    assert _causes(bound_faults(down, TRUTH, BOUND)) == ["mean square", "mean"]
+    assert _causes(bound_faults(down, TRUTH, BOUND)) == ["mean square", "mean bias"]
 
 
 def test_a_small_error_of_one_sign_passes_and_a_larger_one_does_not() -> None:
     """Legal answers to open questions err a little to one side: 0.3 of a spread passes, 0.8 does not."""
     spread = float(BOUND.deviation[0])
     assert bound_faults(TRUTH + _uniform(0) + 0.3 * spread, TRUTH, BOUND) == []
-    assert _causes(bound_faults(TRUTH + _uniform(0) + 0.8 * spread, TRUTH, BOUND)) == ["mean"]
+    assert _causes(bound_faults(TRUTH + _uniform(0) + 0.8 * spread, TRUTH, BOUND)) == ["mean bias"]
 
 
 def test_a_second_rounding_of_twice_the_step_is_caught_and_one_of_the_same_step_is_not_said_to_be() -> None:
@@ -62,19 +62,50 @@ def test_a_second_rounding_of_twice_the_step_is_caught_and_one_of_the_same_step_
     assert _causes(bound_faults(TRUTH + _uniform(0) + 2 * _uniform(1), TRUTH, BOUND)) == ["mean square"]
 
 
-def test_few_independent_elements_are_held_less_tightly() -> None:
-    """One shared softmax weight shifts a whole row; a subject says so by `independent`."""
-    got = TRUTH + _uniform(0) + 0.1
-    assert bound_faults(got, TRUTH, BOUND) != []
-    assert bound_faults(got, TRUTH, Bound(BOUND.limit, independent=4, spread=BOUND.spread)) == []
+def _rows(seed: int, rows: int) -> np.ndarray:
+    """Errors that all elements of a row share, as outputs of one softmax may."""
+    return np.repeat(_uniform(seed, rows), ELEMENTS // rows)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rows", [2, 10, 100])
+def test_elements_that_err_together_are_judged_as_groups(rows: int, seed: int) -> None:
+    """As single elements they would be called biased by the luck of a few."""
+    truth, got = (x.reshape(rows, -1) for x in (TRUTH, TRUTH + _rows(seed, rows)))
+    limit = np.ones_like(truth)
+    bound = Bound(limit, spread=HALF_STEP / np.sqrt(3) * limit, alike=(1,))
+    assert bound_faults(got, truth, bound) == []
+
+
+def test_a_truncation_that_every_group_has_is_caught_still() -> None:
+    truth, got = (x.reshape(100, -1) for x in (TRUTH, TRUTH - np.sign(TRUTH) * (HALF_STEP + _rows(0, 100))))
+    limit = np.ones_like(truth)
+    bound = Bound(limit, spread=HALF_STEP / np.sqrt(3) * limit, alike=(1,))
+    assert _causes(bound_faults(got, truth, bound)) == ["mean bias towards truth's sign"]
+
+
+def test_a_single_group_says_nothing_of_means() -> None:
+    truth, got = TRUTH[None], TRUTH[None] + 0.9
+    limit = np.ones_like(truth)
+    spread = HALF_STEP / np.sqrt(3) * limit
+    assert bound_faults(got, truth, Bound(limit, spread=spread)) != []
+    assert bound_faults(got, truth, Bound(limit, spread=spread, alike=(1,))) == []
 
 
 def test_equal_elements_are_not_independent() -> None:
     """All alike, they are rounded alike: twelve times the same error is one error."""
     truth, got = np.full(12, 3.0), np.full(12, 3.0 + HALF_STEP)
     bound = Bound(np.ones(12), spread=np.full(12, HALF_STEP / np.sqrt(3)))
-    assert figures(got, truth, bound).independent == 1
     assert bound_faults(got, truth, bound) == []
+
+
+def test_what_must_be_equal_does_not_thin_the_means() -> None:
+    """A cache of which one row in fifty is written."""
+    truth, got, limit = (np.zeros((50, ELEMENTS)) for _ in range(3))
+    truth[0], got[0], limit[0] = TRUTH, TRUTH + 0.8 * HALF_STEP, 1.0
+    bound = Bound(limit, spread=limit * HALF_STEP / np.sqrt(3))
+    assert figures(got, truth, bound).bias[0].value == pytest.approx(0.8 * np.sqrt(3))
+    assert bound_faults(got, truth, bound) != []
 
 
 def test_a_count_of_roundings_stands_for_a_spread() -> None:
