@@ -150,12 +150,11 @@ def tolerate(result: CaseResult, rows: Sequence[Waiver], now: Mapping[str, str] 
 
 def unmatched(subjects: Iterable[Subject], rows: Sequence[Waiver] | None = None) -> list[str]:
     """One line per entry that fits nothing the project has: no case, no output, or no backend."""
-    known = list(subjects)
-    return [
-        f"waiver {row.id} matches no {what}: correct or remove it"
-        for row in (WAIVERS if rows is None else rows)
-        if (what := _missing(row, known))
-    ]
+    chosen = WAIVERS if rows is None else rows
+    # Without an entry no kernel need be imported.
+    known = list(subjects) if chosen else []
+    told = [(row.id, _missing(row, known)) for row in chosen]
+    return [f"waiver {name} matches no {what}: correct or remove it" for name, what in told if what]
 
 
 # ---------------------------------------------------------------------------------------- one result

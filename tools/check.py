@@ -11,13 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from conformance import registry
 from conformance.backends import TIME_LIMIT, in_child
 from conformance.grades import Grade
 from conformance.mismatch import ulp_text
 from conformance.results import CaseResult, OutputResult
-from conformance.runner import named_backend, run_case
+from conformance.runner import named_backend
 from conformance.subject import Case, Subject
 from conformance.versions import versions
+from conformance.waivers import run_waived, unmatched
 from tools import selection
 from tools.errors import BadInput
 from tools.output import console, note, require_folder, write_json
@@ -37,6 +39,7 @@ class Job:
     envelope: bool
     timeout: float | None = None
     repeat: int = 1
+    points: bool = False
 
 
 def check(
@@ -60,6 +63,9 @@ def check(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last run in the ledger that asked the same.")
     ] = False,
+    points: Annotated[
+        bool, typer.Option("--points", help="Keep a digest per rounding point, by which drift locates a change.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results here; - for stdout.")
     ] = None,
@@ -73,7 +79,7 @@ def check(
     timeout = selection.timed_backend(backend, timeout)
     chosen = selection.judged(kernels or [], kernel, provider)
     todo = [
-        Job(selection.Judged.of(subject), one, backend, envelope, timeout, repeat)
+        Job(selection.Judged.of(subject), one, backend, envelope, timeout, repeat, points)
         for subject in chosen.subjects
         for one in selection.with_data(subject, _cases(subject, case, tag), lane, seed)
     ]
@@ -81,24 +87,28 @@ def check(
         raise BadInput(f"no case fits lane '{lane}'" if lane else "there is no case to run")
     if resume and ledger is None:
         raise BadInput("--resume goes on with a run in a ledger: give --ledger FILE")
-    asked = _asked(kernel, provider, envelope, repeat)
+    asked = _asked(kernel, provider, envelope, repeat, points)
     recording = None if ledger is None else Recording(ledger, backend, "check", asked, resume)
     results = _in_order(todo, selection.processes(backend, jobs), recording)
     if all(result.status == "unfit" for result in results):
         raise BadInput(f"no case could be run with these data: {results[0].error}")
+    complaints = unmatched(map(selection.subject, registry.kernel_names()))
     if json_file is not None:
         more = {"not_provided": list(chosen.absent), "versions": versions(), "place": _place(backend, timeout)}
-        write_json(json_file, _document(backend, results) | more)
+        write_json(json_file, _document(backend, results, complaints) | more)
     if json_file != Path("-"):
         _show(results, time.perf_counter() - started)
         note(chosen.remark())
-    return 1 if _failures(results) else 0
+        for complaint in complaints:
+            note(complaint)
+    return 1 if _failures(results) or complaints else 0
 
 
 def run(job: Job) -> CaseResult:
     """The result of one job; never raises for what a kernel, model or truth does."""
     backend = named_backend(job.backend, timeout=job.timeout)
-    return run_case(job.judged.subject(), job.case, backend, envelope=job.envelope, repeat=job.repeat)
+    options = {"envelope": job.envelope, "repeat": job.repeat, "points": job.points}
+    return run_waived(job.judged.subject(), job.case, backend, **options)
 
 
 def _place(backend: str, timeout: float | None) -> dict[str, str]:
@@ -106,11 +116,12 @@ def _place(backend: str, timeout: float | None) -> dict[str, str]:
     return dict(getattr(named_backend(backend, timeout=timeout), "facts", {})) if in_child(backend) else {}
 
 
-def _asked(kernel: str | None, provider: str | None, envelope: bool, repeat: int) -> str:
+def _asked(kernel: str | None, provider: str | None, envelope: bool, repeat: int, points: bool) -> str:
     """What decides the results of a case, beside backend and versions, in words."""
     options = {"--kernel": kernel, "--provider": provider, "--repeat": repeat if repeat > 1 else None}
     words = [f"{name} {value}" for name, value in options.items() if value is not None]
-    return " ".join([*words, *(["--envelope"] if envelope else [])])
+    flags = {"--envelope": envelope, "--points": points}
+    return " ".join([*words, *(name for name, given in flags.items() if given)])
 
 
 def _in_order(todo: list[Job], processes: int, recording: Recording | None) -> list[CaseResult]:
@@ -135,8 +146,9 @@ def _keeping(recording: Recording | None) -> Callable[[Job, CaseResult], None]:
 
 
 def _failures(results: list[CaseResult]) -> list[CaseResult]:
-    """What did not pass. A config without room for what another lane promises says nothing of a kernel."""
-    return [result for result in results if not result.passed and result.status != "unfit"]
+    """What did not pass. A config without room for what another lane promises says nothing of a kernel, and a known
+    failure says nothing new."""
+    return [result for result in results if not result.tolerated and result.status != "unfit"]
 
 
 def _cases(subject: Subject, names: list[str] | None, tag: str) -> list[Case]:
@@ -154,9 +166,14 @@ def _show(results: list[CaseResult], seconds: float) -> None:
     if len(failures) > _SHOWN_FAILURES:
         console().print(f"... and {len(failures) - _SHOWN_FAILURES} more; --json holds all of them\n")
     fit = [result for result in results if result.status != "unfit"]
-    console().print(
-        f"{len(fit) - len(failures)} of {len(fit)} cases passed in {seconds:.1f} s", highlight=False
-    )
+    passed = sum(result.passed for result in fit)
+    console().print(f"{passed} of {len(fit)} cases passed{_waived(results)} in {seconds:.1f} s", highlight=False)
+
+
+def _waived(results: list[CaseResult]) -> str:
+    waived = [result for result in results if result.status == "waived"]
+    names = sorted({name for result in waived for name in result.waivers})
+    return f", {len(waived)} waived ({', '.join(names)})" if waived else ""
 
 
 def _table(results: list[CaseResult]) -> Table:
@@ -171,7 +188,8 @@ def _table(results: list[CaseResult]) -> Table:
                 *_case_cells(result, index), *_output_cells(output), _seconds(result, output, index)
             )
         if not result.outputs:
-            table.add_row(*_case_cells(result, 0), "", "", f"[red]{result.status}[/red]")
+            color = "yellow" if result.tolerated else "red"
+            table.add_row(*_case_cells(result, 0), "", "", f"[{color}]{result.status}[/{color}]")
     return table
 
 
@@ -180,9 +198,9 @@ def _case_cells(result: CaseResult, index: int) -> tuple[str, str]:
 
 
 def _output_cells(output: OutputResult) -> tuple[str, ...]:
-    color = "green" if output.passed else "red"
+    color = "green" if output.passed else "yellow" if output.waiver else "red"
     required = "-" if output.required is Grade.F else str(output.required)
-    grade = f"[{color}]{output.grade}[/{color}]"
+    grade = f"[{color}]{output.grade}{' waived' if output.waiver else ''}[/{color}]"
     return output.name, output.rung, grade, required, _ulp(output.max_ulp), _error(output.relative_l2)
 
 
@@ -201,11 +219,12 @@ def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.2e}"
 
 
-def _document(backend: str, results: list[CaseResult]) -> dict[str, Any]:
+def _document(backend: str, results: list[CaseResult], complaints: list[str]) -> dict[str, Any]:
     return {
         "command": "check",
         "version": 1,
         "backend": backend,
-        "passed": not _failures(results),
+        "passed": not _failures(results) and not complaints,
+        "complaints": complaints,
         "results": [result.to_dict() for result in results],
     }
