@@ -11,6 +11,7 @@ from conformance.golden_store import GoldenError
 from conformance.ledger import LedgerError
 from tools.bench import bench
 from tools.budget import budget
+from tools.campaign import campaign
 from tools.check import check
 from tools.doctor import doctor
 from tools.errors import BadInput
@@ -20,6 +21,7 @@ from tools.golden import golden
 from tools.lint import lint
 from tools.listing import list_kernels
 from tools.pool import WorkerDied
+from tools.probe import probe
 from tools.report import report
 from tools.run import run as run_kernel
 
@@ -42,7 +44,9 @@ app.command("run")(run_kernel)
 app.command("lint")(lint)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
+app.command("campaign")(campaign)
 app.command("report")(report)
+app.command("probe")(probe)
 app.add_typer(golden, name="golden")
 
 #: Errors of the option parser; typer does not export their base, and newer ones carry their own parser.

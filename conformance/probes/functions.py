@@ -89,7 +89,8 @@ def domain(name: str, x: Array) -> Array:
     """Arguments that a table is judged at: in its range, the value normal."""
     row = FUNCTIONS[name]
     inside = np.isfinite(x) & (x >= row.low) & (x <= row.high) & (np.abs(x) >= 2.0**-40)
-    return np.array([bool(ok) and abs(_nearest(name, float(v))[0]) >= _SMALLEST_NORMAL for v, ok in zip(x, inside)])
+    inside[inside] &= [abs(_nearest(name, float(value))[0]) >= _SMALLEST_NORMAL for value in x[inside]]
+    return np.asarray(inside)
 
 
 def exact_power(x: float, y: float) -> tuple[float, bool]:

@@ -77,7 +77,8 @@ def _read_tables(out: Outputs, setting: Setting) -> Readings:
 
 
 def _tables_table(answers: Answers, setting: Setting) -> Expected:
-    return {name: functions.moved(near, inexact, answers["act_table"]) for name, (_, _, near, inexact) in _judged(setting).items()}
+    accuracy = answers["act_table"]
+    return {name: functions.moved(near, inexact, accuracy) for name, (_, _, near, inexact) in _judged(setting).items()}
 
 
 def _table_notes(readings: Readings, setting: Setting) -> list[str]:

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from conformance.probes import catalog
 from conformance.probes.knowledge import Assignment, Knowledge, Relation
 from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, digest, fits, misfits
-from conformance.subject import Arrays, Backend
+from conformance.subject import Arrays, Backend, Call
 from reference.numerics.profile import PARTS, QUESTIONS, Value
 
 #: Of a field: one candidate left; several; none of the known fits; nothing could be asked here; a launch failed;
 #: repeated launches differed.
 STATUSES = ("decided", "open", "none", "generation", "failed", "unstable")
+_WORST_FIRST = ("none", "unstable", "failed", "open", "generation", "decided")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Finding:
     def status(self) -> str:
         """The worst status of its fields."""
         found = {one.status for one in self.fields}
-        return next(status for status in ("none", "unstable", "failed", "open", "generation", "decided") if status in found)
+        return next(status for status in _WORST_FIRST if status in found)
 
     @property
     def decided(self) -> bool:
@@ -107,29 +107,26 @@ class Report:
         raise KeyError(question)
 
 
-def run(
-    backend: Backend,
-    setting: Setting,
-    questions: Sequence[str] = (),
-    repeat: int = 2,
-    progress: Callable[[Probe], None] = lambda probe: None,
-) -> Report:
-    """A session: the questions (all where none is named) with what they need, each launch `repeat` times.
-
-    What a backend raises fails one probe and not the session. ValueError for an unknown question.
-    """
-    probes = catalog.chosen(questions)
-    session = _Session(backend, setting, repeat, Knowledge(catalog.candidates(probes)))
-    for probe in probes:
-        progress(probe)
+def run(backend: Backend, setting: Setting, questions: Sequence[str] = (), repeat: int = 2) -> Report:
+    """A whole session at once; see `Session`."""
+    session = Session(backend, setting, questions, repeat)
+    for probe in session.probes:
         session.ask(probe)
     return session.report()
 
 
-class _Session:
-    def __init__(self, backend: Backend, setting: Setting, repeat: int, knowledge: Knowledge) -> None:
-        self.backend, self.setting, self.repeat, self.knowledge = backend, setting, repeat, knowledge
+class Session:
+    """The questions (all where none is named) with what they need, each launch `repeat` times.
+
+    `ask` every one of `probes`, in their order, then `report`. What a backend raises fails one probe and not the
+    session. ValueError for an unknown question.
+    """
+
+    def __init__(self, backend: Backend, setting: Setting, questions: Sequence[str] = (), repeat: int = 2) -> None:
+        self.probes = catalog.chosen(questions)
         self.results: list[ProbeResult] = []
+        self._backend, self._setting, self._repeat = backend, setting, repeat
+        self._knowledge = Knowledge(catalog.candidates(self.probes))
 
     def ask(self, probe: Probe) -> None:
         """Run one probe and keep what it leaves."""
@@ -138,32 +135,33 @@ class _Session:
         self.results.append(_with_time(result, time.perf_counter() - started))
 
     def _asked(self, probe: Probe) -> ProbeResult:
-        if probe.since > self.setting.level:
+        if probe.since > self._setting.level:
             return ProbeResult(probe, "generation")
-        launches = probe.launches(self.setting)
+        launches = probe.launches(self._setting)
         inputs = digest(launches)
         try:
-            runs = [self._outputs(launches) for _ in range(self.repeat)]
-            readings = probe.read(runs[0], self.setting)
+            runs = [self._outputs(launches) for _ in range(self._repeat)]
+            readings = probe.read(runs[0], self._setting)
         except Exception as error:
             # Compiler, runtime and device raise whatever they like; the session goes on without this probe.
             return ProbeResult(probe, "failed", _one_line(error), inputs)
         same = all(_same_bytes(runs[0], other) for other in runs[1:])
         status, found = self._judged(probe, readings) if same else ("unstable", _evidence(readings))
-        notes = tuple(probe.notes(readings, self.setting))
-        return ProbeResult(probe, status, "", inputs, self.repeat, 0.0, found, notes, runs[0])
+        notes = tuple(probe.notes(readings, self._setting))
+        return ProbeResult(probe, status, "", inputs, self._repeat, 0.0, found, notes, runs[0])
 
-    def _outputs(self, launches: Mapping[str, Any]) -> dict[str, Arrays]:
+    def _outputs(self, launches: Mapping[str, Call]) -> dict[str, Arrays]:
         with warnings.catch_warnings():
             # Arguments outside the documented range of a table are what some probes are about.
             warnings.simplefilter("ignore")
-            return {name: self.backend.run(call) for name, call in launches.items()}
+            target = self._setting.target
+            return {name: self._backend.run(replace(call, target=target)) for name, call in launches.items()}
 
     def _judged(self, probe: Probe, readings: Readings) -> tuple[str, tuple[ReadingResult, ...]]:
-        tables = [(one, probe.table(one, self.setting)) for one in self.knowledge.assignments(probe.scope)]
+        tables = [(one, probe.table(one, self._setting)) for one in self._knowledge.assignments(probe.scope)]
         survivors = [one for one, table in tables if all(fits(readings[name], table[name]) for name in table)]
         if survivors:
-            self.knowledge.keep(probe.scope, survivors)
+            self._knowledge.keep(probe.scope, survivors)
         found = tuple(_reading(probe, name, got, tables) for name, got in readings.items())
         return "ran" if survivors else "none", found
 
@@ -172,8 +170,8 @@ class _Session:
         asked = {result.probe.question for result in self.results}
         findings = tuple(self._finding(question) for question in QUESTIONS if question in asked)
         defaults = {name: part.default for name, part in PARTS.items()}
-        possible = self.knowledge.one(defaults)
-        return Report(self.backend.name, self.setting, findings, possible, self.knowledge.combinations())
+        possible = self._knowledge.one(defaults)
+        return Report(self._backend.name, self._setting, findings, possible, self._knowledge.combinations())
 
     def _finding(self, question: str) -> Finding:
         probes = tuple(result for result in self.results if result.probe.question == question)
@@ -181,7 +179,7 @@ class _Session:
         return Finding(question, tuple(self._field(name) for name in parts), probes)
 
     def _field(self, name: str) -> FieldFinding:
-        left = self.knowledge.left[name]
+        left = self._knowledge.left[name]
         found = [result.status for result in self.results if name in result.probe.fields]
         for status in ("none", "unstable"):
             if status in found:
@@ -192,7 +190,7 @@ class _Session:
 
 
 def _with_time(result: ProbeResult, seconds: float) -> ProbeResult:
-    return ProbeResult(**{**vars(result), "seconds": seconds})
+    return replace(result, seconds=seconds)
 
 
 def _one_line(error: Exception) -> str:

@@ -230,7 +230,15 @@ V3_PRECAST = Probe(
 # --- V5: maximum and minimum --------------------------------------------------------------------------------
 
 _PAIRS = list(itertools.product((_NAN, 1.0, -0.0, 0.0, _INF), repeat=2))
-_ROWS = ((_NAN, 1.0, 2.0, 3.0), (1.0, 2.0, 3.0, _NAN), (3.0, _NAN, 2.0, 1.0), (-0.0, 0.0, -0.0, -0.0))
+_ROWS = (
+    (_NAN, 1.0, 2.0, 3.0),
+    (1.0, 2.0, 3.0, _NAN),
+    (3.0, _NAN, 2.0, 1.0),
+    (-0.0, 0.0, -0.0, -0.0),
+    (0.0, -0.0, 0.0, 0.0),
+)
+#: Largest of 16 values, one of them NaN.
+_SIXTEEN = (7.0, 3.0, _NAN, 1.0, 15.0, 2.0, 9.0, 4.0, 5.0, 6.0, 8.0, 10.0, 11.0, 12.0, 13.0, 14.0)
 
 
 def _extreme(a: float, b: float, answers: Answers, sign: int) -> float:
@@ -257,52 +265,56 @@ def _folded(row: tuple[float, ...], answers: Answers, sign: int) -> float:
 
 
 def _best_of_sixteen(rule: str) -> Array:
-    """The 8 largest of NaN, 1 .. 15: NaN in front where maxima propagate it, else last."""
+    """The 8 largest of `_SIXTEEN`: NaN in front where maxima propagate it, else last."""
     return np.array(([_NAN] if rule == "propagate" else []) + [15.0 - i for i in range(8)])[:8]
 
 
-def _extreme_table(answers: Answers, setting: Setting) -> Expected:
-    pairs = {
-        f"{engine} {name}": np.array([_extreme(a, b, answers, sign) for a, b in _PAIRS])
-        for engine in ("vector", "gpsimd")
-        for name, sign in (("maximum", 1), ("minimum", -1))
-    }
-    rows = {
-        "tensor_reduce maximum": np.array([_folded(row, answers, 1) for row in _ROWS]),
-        "tensor_reduce minimum": np.array([_folded(row, answers, -1) for row in _ROWS]),
-    }
-    return {**pairs, **rows, "max8 with NaN": _best_of_sixteen(answers["maxmin_nan"])}
+def _has_nan(values: tuple[float, ...]) -> bool:
+    return any(math.isnan(x) for x in values)
 
 
-def _read_extremes(out: Outputs, setting: Setting) -> Readings:
-    pairs = {name: cells(values)[0] for name, values in out["pairs"].items()}
-    rows = {name: cells(out["rows"][name])[:4, 0] for name in ("tensor_reduce maximum", "tensor_reduce minimum")}
-    return {**pairs, **rows, "max8 with NaN": cells(out["rows"]["max8"])[4]}
+def _extreme_cells(nan: bool) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """Pairs and rows, those with NaN or those without."""
+    return [pair for pair in _PAIRS if _has_nan(pair) == nan], [row for row in _ROWS if _has_nan(row) == nan]
 
 
-def _extreme_launches(setting: Setting) -> dict[str, Call]:
-    a, b = np.array(_PAIRS, np.float32).T
-    rows = [row * 4 for row in _ROWS] + [(7.0, 3.0, _NAN, 1.0, 15.0, 2.0, 9.0, 4.0, 5.0, 6.0, 8.0, 10, 11, 12, 13, 14)]
-    names = ("vector maximum", "vector minimum", "gpsimd maximum", "gpsimd minimum")
-    return {
-        "pairs": _call(kernels.extremes, {"a": a[None].copy(), "b": b[None].copy()}, *names),
-        "rows": _call(
-            kernels.row_extremes,
-            {"rows": np.array(rows, np.float32)},
-            "tensor_reduce maximum",
-            "tensor_reduce minimum",
-            "max8",
-        ),
-    }
+def _extreme_probe(field: str, asks: str, nan: bool) -> Probe:
+    pairs, rows = _extreme_cells(nan)
+    names = [f"{engine} {op}" for engine in ("vector", "gpsimd") for op in ("maximum", "minimum")]
+    reduced = ["tensor_reduce maximum", "tensor_reduce minimum"]
+
+    def launches(setting: Setting) -> dict[str, Call]:
+        a, b = (np.array([part], np.float32) for part in zip(*pairs, strict=True))
+        tile = np.array([*(row * 4 for row in rows), _SIXTEEN], np.float32)
+        return {
+            "pairs": _call(kernels.extremes, {"a": a, "b": b}, *names),
+            "rows": _call(kernels.row_extremes, {"rows": tile}, *reduced, "max8"),
+        }
+
+    def read(out: Outputs, setting: Setting) -> Readings:
+        found = {name: cells(values)[0] for name, values in out["pairs"].items()}
+        found |= {name: cells(out["rows"][name])[:-1, 0] for name in reduced}
+        return found | ({"max8 with NaN": cells(out["rows"]["max8"])[-1]} if nan else {})
+
+    def table(answers: Answers, setting: Setting) -> Expected:
+        # Cells with NaN hold no two zeros, and the other way round.
+        both = {"maxmin_nan": "propagate", "maxmin_zero": "first", **answers}
+        found = {}
+        for name in (*names, *reduced):
+            sign = 1 if name.endswith("maximum") else -1
+            found[name] = np.array([_folded(one, both, sign) for one in (pairs if name in names else rows)])
+        return found | ({"max8 with NaN": _best_of_sixteen(both["maxmin_nan"])} if nan else {})
+
+    return Probe("V5", asks, (field,), launches, read, table)
 
 
-V5 = Probe(
-    "V5",
-    "maximum and minimum of all pairs of NaN, 1, -0, +0, inf on two engines; reductions with NaN first, last, inside",
-    ("maxmin_nan", "maxmin_zero"),
-    _extreme_launches,
-    _read_extremes,
-    _extreme_table,
+V5_NAN = _extreme_probe(
+    "maxmin_nan",
+    "maximum and minimum of NaN and 1, -0, +0, inf on two engines; reductions with NaN first, last, inside; max8",
+    nan=True,
+)
+V5_ZERO = _extreme_probe(
+    "maxmin_zero", "maximum and minimum of zeros of both signs, on two engines and in reductions", nan=False
 )
 
 
@@ -321,7 +333,8 @@ def _arguments(setting: Setting) -> Array:
 @cache
 def _binade(part: int) -> Array:
     """One eighth of all float32 in [1, 2), as [128, 8192]."""
-    return ((np.arange(1 << 20, dtype=np.uint32) + (part << 20)) | np.uint32(127 << 23)).view(np.float32).reshape(128, -1)
+    fraction = np.arange(1 << 20, dtype=np.uint32) + np.uint32(part << 20)
+    return (fraction | np.uint32(127 << 23)).view(np.float32).reshape(128, -1)
 
 
 def _exponents(x: Array) -> Array:
@@ -370,8 +383,8 @@ def _reciprocals() -> tuple[Array, Array, Array]:
 
 
 def _accuracy_table(answers: Answers, setting: Setting) -> Expected:
-    accuracy = answers["reciprocal_accuracy"]
-    return {name: functions.moved(near, inexact, accuracy) for name, (_, near, inexact) in _true_values(setting).items()}
+    truth, accuracy = _true_values(setting), answers["reciprocal_accuracy"]
+    return {name: functions.moved(near, inexact, accuracy) for name, (_, near, inexact) in truth.items()}
 
 
 def _accuracy_notes(readings: Readings, setting: Setting) -> list[str]:
@@ -461,27 +474,39 @@ _MOMENTS: Mapping[str, Callable[[list[float]], tuple[float, float]]] = {
 }
 
 
-def _batch_table(answers: Answers, setting: Setting) -> Expected:
-    row = [float(x) for x in _BATCH[0]]
+def _moments(answers: Answers, setting: Setting) -> Expected:
+    halves = [[float(x) for x in _BATCH[0, start::2]] for start in (0, 1)]
+    stats = [(8.0, *_MOMENTS[answers["bn"]](half)) for half in halves]
+    return {"bn_stats of 2^20 + {0, 1}": np.array(stats).reshape(-1)}
+
+
+def _empty_half(answers: Answers, setting: Setting) -> Expected:
     nothing = 0.0 if answers["bn_empty"] == "zero" else _NAN
-    stats = [(8.0, *_MOMENTS[answers["bn"]](row[start::2])) for start in (0, 1)]
-    return {
-        "bn_stats of 2^20 + {0, 1}": np.array(stats).reshape(-1),
-        "bn_stats of one element": np.array([1.0, row[0], 0.0, 0.0, nothing, nothing]),
-    }
+    return {"bn_stats of one element": np.array([1.0, _BATCH[0, 0], 0.0, 0.0, nothing, nothing])}
 
 
-V7 = Probe(
+def _batch_launch(setting: Setting) -> dict[str, Call]:
+    return {"bn": _call(kernels.batch_statistics, {"rows": _BATCH}, "stats", "single", "moments")}
+
+
+V7_MOMENTS = Probe(
     "V7",
-    "bn_stats of 2^20 + {0, 1}, where squares lose everything and running means round; and of a single element",
-    ("bn", "bn_empty"),
-    lambda setting: {"bn": _call(kernels.batch_statistics, {"rows": _BATCH}, "stats", "single", "moments")},
+    "bn_stats of 2^20 + {0, 1}, where squares lose everything and running means round; bn_aggr as evidence",
+    ("bn",),
+    _batch_launch,
     lambda out, setting: {
         "bn_stats of 2^20 + {0, 1}": cells(out["bn"]["stats"])[0],
-        "bn_stats of one element": cells(out["bn"]["single"])[0],
-        "bn_aggr of the former": cells(out["bn"]["moments"])[0],
+        "bn_aggr of the same": cells(out["bn"]["moments"])[0],
     },
-    _batch_table,
+    _moments,
+)
+V7_EMPTY = Probe(
+    "V7",
+    "bn_stats of a single element, whose odd half is empty",
+    ("bn_empty",),
+    _batch_launch,
+    lambda out, setting: {"bn_stats of one element": cells(out["bn"]["single"])[0]},
+    _empty_half,
 )
 
 
@@ -553,4 +578,4 @@ V11 = Probe(
     _words_table,
 )
 
-PROBES = (U6_ALU, V1, V2, V3_ORDER, V3_EXPONENTIAL, V3_PRECAST, V5, V6, V7, V8, V10, V11)
+PROBES = (U6_ALU, V1, V2, V3_ORDER, V3_EXPONENTIAL, V3_PRECAST, V5_NAN, V5_ZERO, V6, V7_MOMENTS, V7_EMPTY, V8, V10, V11)
