@@ -35,7 +35,7 @@ SIGNS = (
     ),
     Sign("crashed", r"\bNRT_[A-Z]\w+\b", "nrt_status.h: every other status of the runtime"),
     Sign("compile-failed", r"\bNCC_[A-Z]+\d+\b", "error codes of the compiler's reference pages"),
-    Sign("compile-failed", r"(?i)\bcompil\w*(error|exception|failure)\b", "a class named for compiling"),
+    Sign("compile-failed", r"(?i)compil\w*(error|exception|failure)\b", "a class named for compiling"),
     Sign("compile-failed", r"(?i)\bcompil\w+ (error|failed|failure)\b", "a message about compiling"),
     Sign("compile-failed", r"(?i)\bCalledProcessError\b.*neuronx?-?cc", "the compiler is a program of its own"),
 )

@@ -79,34 +79,66 @@ def test_a_right_launch_gives_the_bits_of_the_machine(backend: ChildBackend) -> 
         assert {output.grade.name for output in result.outputs} == {"A"}
 
 
-@pytest.mark.parametrize(
-    ("manner", "status", "error"),
-    [
-        ("exit", "died", "the child process ended with exit code 3"),
-        ("segv", "died", "the child process was killed by SIGSEGV"),
-        ("device-lost", "died", "NRT_EXEC_UNIT_UNRECOVERABLE"),
-        ("runtime-timeout", "timed-out", "NRT_TIMEOUT"),
-        ("compile-error", "compile-failed", "CompilationError: NCC_EVRF066"),
-        ("compiler-exit", "compile-failed", "neuronx-cc"),
-        ("refuses", "refused", "Kernel validation exception: d must be 128"),
-        ("validation", "violation", "NkiValidationError: dst must be in PSUM"),
-        ("violates", "violation", "AssertionError: partition dimension 256"),
-        ("raises", "crashed", "ZeroDivisionError: in the package"),
-        ("bad-input", "crashed", "NRT_EXEC_BAD_INPUT"),
-        ("one-more", "crashed", "OutputError: the kernel returned 2 tensors, expected y"),
-        ("sets-rounding", "crashed", f"{ROUNDING} is 1, it must be 0"),
-    ],
-)
+#: What each manner comes to: status, and what its error tells.
+WITHOUT_OUTPUTS = {
+    "compile-error": ("compile-failed", "CompilationError: NCC_EVRF066"),
+    "compiler-exit": ("compile-failed", "neuronx-cc"),
+    "refuses": ("refused", "Kernel validation exception: d must be 128"),
+    "validation": ("violation", "NkiValidationError: dst must be in PSUM"),
+    "violates": ("violation", "AssertionError: partition dimension 256"),
+    "raises": ("crashed", "ZeroDivisionError: in the package"),
+    "bad-input": ("crashed", "NRT_EXEC_BAD_INPUT"),
+    "one-more": ("crashed", "OutputError: the kernel returned 2 tensors, expected y"),
+    "exit": ("died", "the child process ended with exit code 3"),
+    "segv": ("died", "the child process was killed by SIGSEGV"),
+    "device-lost": ("died", "NRT_EXEC_UNIT_UNRECOVERABLE"),
+    "runtime-timeout": ("timed-out", "NRT_TIMEOUT"),
+    "sets-rounding": ("crashed", f"{ROUNDING} is 1, it must be 0"),
+}
+#: Of output y, what grade F is given for.
+WRONG = {
+    "zeros": "all zero",
+    "nan": "NaN",
+    "wrong-dtype": "float64",
+    "wrong-shape": "y: bfloat16[3, 8], expected bfloat16[4, 8]",
+}
+
+
+@pytest.fixture(scope="module")
+def misbehaved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[CaseResult, CaseResult]]]:
+    """By manner: what a launch came to, and what the one after it, which was right, came to."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stage = Stage(monkeypatch, tmp_path_factory.mktemp("stand-in") / "launches")
+        manners = [*WITHOUT_OUTPUTS, *WRONG]
+        stage.plays(*(one for manner in manners for one in (manner, "right")))
+        backend = standin.make()
+        yield {manner: (_run(backend), _run(backend, EXACT)) for manner in manners}
+        assert stage.launches == 2 * len(manners)
+        backend.close()
+
+
+@pytest.mark.parametrize("manner", WITHOUT_OUTPUTS)
 def test_a_launch_without_outputs_is_told_for_what_it_was_and_costs_one_case(
-    backend: ChildBackend, stage: Stage, manner: str, status: str, error: str
+    misbehaved: dict[str, tuple[CaseResult, CaseResult]], manner: str
 ) -> None:
-    stage.plays(manner, "right")
-    result = _run(backend)
+    result, after = misbehaved[manner]
+    status, error = WITHOUT_OUTPUTS[manner]
     assert result.status == status
-    assert error in result.error
     assert result.error.startswith("kernel: ")
-    assert _run(backend, EXACT).passed
-    assert stage.launches == 2
+    assert error in result.error
+    assert after.passed, after.report()
+
+
+@pytest.mark.parametrize("manner", WRONG)
+def test_a_wrong_result_fails_by_its_grade_and_costs_one_case(
+    misbehaved: dict[str, tuple[CaseResult, CaseResult]], manner: str
+) -> None:
+    result, after = misbehaved[manner]
+    assert result.status == "failed"
+    y = next(output for output in result.outputs if output.name == "y")
+    assert y.grade.name == "F"
+    assert WRONG[manner] in y.missed
+    assert after.passed, after.report()
 
 
 def test_an_assertion_of_a_kernel_is_a_crash_with_the_childs_own_traceback(backend: ChildBackend) -> None:
@@ -143,24 +175,6 @@ def test_a_launch_that_hangs_is_killed_and_costs_one_case(backend: ChildBackend,
 def test_what_a_dying_child_printed_is_told(backend: ChildBackend, stage: Stage) -> None:
     stage.plays("exit")
     assert "the last words of the process" in _run(backend).details
-
-
-@pytest.mark.parametrize(
-    ("manner", "missed"),
-    [
-        ("zeros", "all zero"),
-        ("nan", "NaN"),
-        ("wrong-dtype", "float64"),
-        ("wrong-shape", "y: bfloat16[3, 8], expected bfloat16[4, 8]"),
-    ],
-)
-def test_a_wrong_result_fails_by_its_grade(backend: ChildBackend, stage: Stage, manner: str, missed: str) -> None:
-    stage.plays(manner)
-    result = _run(backend)
-    assert result.status == "failed"
-    y = next(output for output in result.outputs if output.name == "y")
-    assert y.grade.name == "F"
-    assert missed in y.missed
 
 
 def test_the_output_of_the_launch_before_is_not_taken_for_this_ones(backend: ChildBackend, stage: Stage) -> None:
