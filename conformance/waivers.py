@@ -42,7 +42,7 @@ class Waiver:
                output, 'model' for the model judged against truth
     status     what is tolerated: 'failed' is an output below its grade, the others have no outputs
     implementation
-               whose kernel, as results name it; the project's own unless told. It does not matter to the model
+               whose kernel, as results name it; the project's own unless told. Where `backend` is 'model' it does not matter
     versions   per name of `conformance.versions` a pattern; names that are left out may be of any version
     reason     why this is not simply wrong, or not to be mended here and now
     reference  where the failure is described: a tracker's address, a page of a vendor's documents
@@ -166,8 +166,8 @@ def _produced_by(output: OutputResult, result: CaseResult) -> str:
 
 
 def _is_of(row: Waiver, implementation: str, by: str) -> bool:
-    """Whether a row speaks of what comes from here. The model is the project's own beside any kernel."""
-    own = by == "model" or fnmatchcase(implementation, row.implementation)
+    """Whether a row speaks of what comes from here. The model is the project's own, whoever's kernel is judged."""
+    own = by == row.backend == "model" or fnmatchcase(implementation, row.implementation)
     return own and fnmatchcase(by, row.backend)
 
 

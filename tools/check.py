@@ -107,8 +107,14 @@ def check(
 def run(job: Job) -> CaseResult:
     """The result of one job; never raises for what a kernel, model or truth does."""
     backend = named_backend(job.backend, timeout=job.timeout)
-    options = {"envelope": job.envelope, "repeat": job.repeat, "points": job.points}
-    return run_waived(job.judged.subject(), job.case, backend, **options)
+    return run_waived(
+        job.judged.subject(),
+        job.case,
+        backend,
+        envelope=job.envelope,
+        repeat=job.repeat,
+        points=job.points,
+    )
 
 
 def _place(backend: str, timeout: float | None) -> dict[str, str]:
