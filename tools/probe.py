@@ -37,9 +37,7 @@ def probe(
     ] = None,
     backend: Annotated[str, typer.Option(help="What executes the probes.")] = "sim",
     target: Annotated[str | None, typer.Option(help="Chip that a simulator plays: trn2, trn3. [trn2]")] = None,
-    profile: Annotated[
-        str, typer.Option(help="What the embedded machine plays. " + profile_option.HELP)
-    ] = "default",
+    profile: Annotated[str, typer.Option(help="What the embedded machine plays. " + profile_option.HELP)] = "default",
     repeat: Annotated[int, typer.Option(help="Launches per probe; the bits must be equal.", min=1)] = 2,
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Function tables on all bf16 inputs, reciprocals of a whole binade.")
@@ -207,4 +205,3 @@ def _summary(report: Report, seconds: float, repeat: int, hardware: bool) -> Ite
     )
     if not hardware:
         yield f"{report.backend} is no hardware: this tells what it plays, and measures nothing"
-

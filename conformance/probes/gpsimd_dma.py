@@ -6,23 +6,17 @@ Sources of the designs: numerics fact sheet, 11.2 and 11.4.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import ml_dtypes
 import numpy as np
 
 from conformance.probes import fprev, masks
 from conformance.probes.host import Answers, bfloat16, float32
-from conformance.probes.kernels import gpsimd_dma as kernels
-from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, cells
+from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, call, cells
 from conformance.subject import Call
 
 _NAN, _INF = math.nan, math.inf
 _ENGINES = ("vector", "scalar", "gpsimd", "dma")
-
-
-def _call(kernel: object, arguments: Mapping[str, object], *returns: str) -> Call:
-    return Call(kernel, dict(arguments), returns or ("out",))  # type: ignore[arg-type]
 
 
 def _row(*values: float) -> Array:
@@ -31,7 +25,7 @@ def _row(*values: float) -> Array:
 
 
 def _cast(dtype: str, *values: float) -> Call:
-    return _call(kernels.casts, {"x": _row(*values), "dtype": dtype}, *_ENGINES)
+    return call("gpsimd_dma.casts", {"x": _row(*values), "dtype": dtype}, *_ENGINES)
 
 
 def _read_casts(out: Outputs, setting: Setting) -> Readings:
@@ -182,8 +176,8 @@ D1_ORDER = Probe(
     "2^24, 1 and 1 in every place of the sources of dma_compute",
     ("dma_add_order",),
     lambda setting: {
-        "sums": _call(
-            kernels.sum_of_sources,
+        "sums": call(
+            "gpsimd_dma.sum_of_sources",
             {name: _row(*column) for name, column in zip("abc", zip(*_SOURCES, strict=True), strict=True)},
         )
     },
@@ -196,8 +190,8 @@ D2 = Probe(
     "the casts of D1 by descriptors of the compiler's choice and of software, and an uncast copy by hardware ones",
     ("dge_cast",),
     lambda setting: {
-        "casts": _call(
-            kernels.descriptors, {"x": _row(*_TO_BF16), "dtype": "bfloat16"}, "unknown", "swdge", "hwdge, no cast"
+        "casts": call(
+            "gpsimd_dma.descriptors", {"x": _row(*_TO_BF16), "dtype": "bfloat16"}, "unknown", "swdge", "hwdge, no cast"
         )
     },
     lambda out, setting: {name: cells(values)[0] for name, values in out["casts"].items()},
@@ -235,7 +229,7 @@ V9 = Probe(
     "V9",
     "128 copies of each of 64 values between 1 and 1 + 2^-7 to bf16: the share rounded up, per engine",
     ("stochastic",),
-    lambda setting: {"bf16": _call(kernels.casts, {"x": _between(), "dtype": "bfloat16"}, *_ENGINES)},
+    lambda setting: {"bf16": call("gpsimd_dma.casts", {"x": _between(), "dtype": "bfloat16"}, *_ENGINES)},
     lambda out, setting: {engine: (cells(out["bf16"][engine]) > 1).mean(axis=0) for engine in _ENGINES},
     lambda answers, setting: {engine: _shares_up(answers, engine) for engine in _ENGINES},
     needs=("dma_cast_round",),
@@ -271,14 +265,14 @@ G1_OVERFLOW = Probe(
     "2^31 - 1 plus 1, -2^31 minus 1 and 65537 x 65537 on GpSimd; an integer average, as evidence",
     ("int_overflow",),
     lambda setting: {
-        "int32": _call(
-            kernels.integers,
+        "int32": call(
+            "gpsimd_dma.integers",
             {name: np.array([values], np.int32) for name, values in _INTEGERS.items()},
             "a + b",
             "a - b",
             "a * b",
         ),
-        "average": _call(kernels.partition_average, {"columns": np.array([[1, 2, -1], [2, 3, -2]], np.int32)}),
+        "average": call("gpsimd_dma.partition_average", {"columns": np.array([[1, 2, -1], [2, 3, -2]], np.int32)}),
     },
     lambda out, setting: {
         **{name: cells(values)[0] for name, values in out["int32"].items()},
@@ -292,8 +286,8 @@ G1_ORDER = Probe(
     "masked columns over 64 partitions through tensor_partition_reduce (FPRev); then random columns",
     ("partition_reduce_order",),
     lambda setting: {
-        "masked": _call(kernels.partition_sums, {"columns": np.ascontiguousarray(masks.rows().T)}),
-        "random": _call(kernels.partition_sums, {"columns": np.ascontiguousarray(masks.random_rows(5).T)}),
+        "masked": call("gpsimd_dma.partition_sums", {"columns": np.ascontiguousarray(masks.rows().T)}),
+        "random": call("gpsimd_dma.partition_sums", {"columns": np.ascontiguousarray(masks.random_rows(5).T)}),
     },
     lambda out, setting: {
         "masked": fprev.counts(out["masked"]["out"]),
@@ -303,7 +297,7 @@ G1_ORDER = Probe(
         "masked": fprev.expected_counts(answers["partition_reduce_order"], masks.LENGTH),
         "random": masks.random_sums(5, answers["partition_reduce_order"]),
     },
-    notes=lambda readings, setting: [masks.describe("tensor_partition_reduce", readings["masked"])],
+    notes=lambda readings, setting: masks.describe("tensor_partition_reduce", {"fp32": readings["masked"]}),
 )
 
 
@@ -325,8 +319,8 @@ G2 = Probe(
     "topk of equal values: which places are named; the 8 largest of zeros of both signs: which comes first",
     ("ties",),
     lambda setting: {
-        "topk": _call(kernels.ties, {"values": np.array(_TIED, ml_dtypes.bfloat16)[:, None]}, "best", "places"),
-        "max8": _call(kernels.eight_of_zeros, {"rows": _row(*_ZEROS)}),
+        "topk": call("gpsimd_dma.ties", {"values": np.array(_TIED, ml_dtypes.bfloat16)[:, None]}, "best", "places"),
+        "max8": call("gpsimd_dma.eight_of_zeros", {"rows": _row(*_ZEROS)}),
     },
     lambda out, setting: {
         "topk places": cells(out["topk"]["places"])[:, 0],

@@ -28,7 +28,7 @@ class Inseparable:
 
 def _root_of_tree(answers: Mapping[str, Any]) -> bool:
     alike = answers["psum_entry"] == "seeds_chain" or answers["psum_add_round"] == answers["acc_round"]
-    return answers["matmul_order"] == "tree" and answers["acc_round"] in ("rne", "rz") and alike
+    return bool(answers["matmul_order"] == "tree" and answers["acc_round"] in ("rne", "rz") and alike)
 
 
 def _goes_on(answers: Mapping[str, Any]) -> bool:
@@ -36,7 +36,7 @@ def _goes_on(answers: Mapping[str, Any]) -> bool:
     order, rounding = answers["matmul_order"], answers["acc_round"]
     seeds = answers["psum_entry"] == "seeds_chain"
     by_segment = order == "seg32" and (seeds or answers["psum_add_round"] == rounding)
-    return rounding != "wide28" and (by_segment or (order == "chain" and seeds))
+    return bool(rounding != "wide28" and (by_segment or (order == "chain" and seeds)))
 
 
 def _rounded_once(answers: Mapping[str, Any]) -> bool:
@@ -76,16 +76,20 @@ ROWS = (
     Inseparable(
         "double_row_pair",
         ("exact_pair", "rounded_pair", "two_steps"),
-        lambda answers: (answers["matmul_order"], answers["acc_round"]) == ("tree", "rne")
-        and answers["double_row_pair"] != "halves",
+        lambda answers: (
+            (answers["matmul_order"], answers["acc_round"]) == ("tree", "rne")
+            and answers["double_row_pair"] != "halves"
+        ),
         "the first level of a tree adds the pairs",
     ),
     Inseparable(
         "double_row_pair",
         ("exact_pair", "two_steps"),
-        lambda answers: answers["matmul_order"] == "tree"
-        and answers["acc_round"] != "rne"
-        and answers["double_row_pair"] in ("exact_pair", "two_steps"),
+        lambda answers: (
+            answers["matmul_order"] == "tree"
+            and answers["acc_round"] != "rne"
+            and answers["double_row_pair"] in ("exact_pair", "two_steps")
+        ),
         "the first level of a tree adds the pairs",
     ),
     Inseparable(
@@ -103,15 +107,17 @@ ROWS = (
     Inseparable(
         "mx_scale_overflow",
         ("ieee", "wide"),
-        lambda answers: answers["mx_dot"].startswith("fused")
-        or (answers["matmul_order"] == "fdpa24" and _like_fused(answers)),
+        lambda answers: (
+            answers["mx_dot"].startswith("fused") or (answers["matmul_order"] == "fdpa24" and _like_fused(answers))
+        ),
         "a fused adder joins the exponents: no scaled operand exists",
     ),
     Inseparable(
         "mx_scale_overflow",
         ("ieee", "wide"),
-        lambda answers: answers["mx_dot"] == "group_dot"
-        and (answers["matmul_order"], answers["acc_round"]) == ("tree", "rne"),
+        lambda answers: (
+            answers["mx_dot"] == "group_dot" and (answers["matmul_order"], answers["acc_round"]) == ("tree", "rne")
+        ),
         "a group's dot beyond fp32 overflows as a leaf of the tree, too",
     ),
     Inseparable(

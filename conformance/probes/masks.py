@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
@@ -38,6 +39,9 @@ def random_sums(seed: int, order: str, count: int = 32) -> Array:
     return np.array([host.float32_sum([float(x) for x in row], order) for row in random_rows(seed, count)])
 
 
-def describe(what: str, found: Array) -> str:
-    """The recovered order, as one line of a report."""
-    return f"{what}: {fprev.describe(found, LENGTH)}"
+def describe(what: str, found: Mapping[str, Array]) -> list[str]:
+    """The recovered orders of an instruction by way of use, as lines of a report: one where all ways agree."""
+    told = {way: fprev.describe(counts, LENGTH) for way, counts in found.items()}
+    if len(set(told.values())) == 1:
+        return [f"{what} ({', '.join(told)}): {next(iter(told.values()))}"]
+    return [f"{what} ({way}): {text}" for way, text in told.items()]

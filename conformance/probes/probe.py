@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -94,6 +95,16 @@ class Probe:
         return f"{self.question}.{self.fields[0]}" + ("" if self.since < 4 else ".gen4")
 
 
+def call(kernel: str, arguments: Mapping[str, Any], *returns: str) -> Call:
+    """The launch of 'module.kernel' of conformance/probes/kernels; one returned tensor is called 'out'.
+
+    Kernels are imported when they are launched: they need an `nki`, and the tables do not.
+    """
+    module, _, name = kernel.partition(".")
+    function = getattr(importlib.import_module(f"conformance.probes.kernels.{module}"), name)
+    return Call(function, dict(arguments), returns or ("out",))
+
+
 def cells(values: Any) -> Array:
     """Any real or integer storage array, or a list of numbers, as float64 cells."""
     array = np.asarray(values)
@@ -111,9 +122,9 @@ def fits(got: Array, expected: Array | Band) -> bool:
 def misfits(got: Array, expected: Array | Band) -> Array:
     """Per cell whether it is not what was expected; shapes must agree."""
     if isinstance(expected, Band):
-        return ~((got >= expected.low) & (got <= expected.high))
+        return np.asarray(~((got >= expected.low) & (got <= expected.high)))
     same = (got == expected) & (np.signbit(got) == np.signbit(expected))
-    return ~(same | (np.isnan(got) & np.isnan(expected)))
+    return np.asarray(~(same | (np.isnan(got) & np.isnan(expected))))
 
 
 def _shape(expected: Array | Band) -> tuple[int, ...]:

@@ -13,8 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from conformance.probes.host import Answers, number, rounded, whole
-from conformance.probes.kernels import quantize as kernels
-from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, cells
+from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, call, cells
 from conformance.subject import Call
 
 _NAN, _INF = math.nan, math.inf
@@ -93,7 +92,7 @@ def _probe(field: str, asks: str, groups: tuple[Group, ...], *needs: str) -> Pro
         return found
 
     def launches(setting: Setting) -> dict[str, Call]:
-        return {"e5m2": Call(kernels.quantize, {"x": _source(groups)}, ("items", "scales"))}
+        return {"e5m2": call("quantize.quantize", {"x": _source(groups)}, "items", "scales")}
 
     return Probe("Q1", asks, (field,), launches, read, table, needs=needs, since=4)
 

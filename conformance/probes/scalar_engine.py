@@ -13,16 +13,9 @@ import numpy as np
 
 from conformance.probes import fprev, functions, masks
 from conformance.probes.host import Answers
-from conformance.probes.kernels import scalar as kernels
-from conformance.probes.kernels import vector as vector_kernels
-from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, cells
+from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, call, cells
 from conformance.probes.vector_engine import FUSED_OPERANDS, NARROW_ROWS, fused_residue, narrow_sums
 from conformance.subject import Call
-
-
-def _call(kernel: object, arguments: Mapping[str, object], *returns: str) -> Call:
-    return Call(kernel, dict(arguments), returns or ("out",))  # type: ignore[arg-type]
-
 
 # --- S1: scale and bias -------------------------------------------------------------------------------------
 
@@ -30,7 +23,7 @@ S1 = Probe(
     "S1",
     "(1 + 2^-12)^2 - (1 + 2^-11) as scale and bias of activation(copy) and as tensor_scalar: 2^-24 where fused",
     ("fma_scalar",),
-    lambda setting: {"sums": _call(kernels.scale_and_bias, FUSED_OPERANDS, "activation", "tensor_scalar")},
+    lambda setting: {"sums": call("scalar.scale_and_bias", FUSED_OPERANDS, "activation", "tensor_scalar")},
     lambda out, setting: {name: cells(values)[:, 0] for name, values in out["sums"].items()},
     lambda answers, setting: dict.fromkeys(("activation", "tensor_scalar"), fused_residue(answers["fma_scalar"])),
     since=3,
@@ -40,7 +33,7 @@ S1_STAGES = Probe(
     "S1",
     "the same in the two stages of activate2",
     ("fma_scalar",),
-    lambda setting: {"sums": _call(kernels.staged_scale_and_bias, FUSED_OPERANDS)},
+    lambda setting: {"sums": call("scalar.staged_scale_and_bias", FUSED_OPERANDS)},
     lambda out, setting: {"activate2": cells(out["sums"]["out"])[:, 0]},
     lambda answers, setting: {"activate2": fused_residue(answers["fma_scalar"])},
     since=4,
@@ -90,7 +83,7 @@ S2 = Probe(
     "S2",
     "19 functions against correctly rounded values",
     ("act_table",),
-    lambda setting: {"tables": _call(kernels.functions, {"x": _arguments(setting)})},
+    lambda setting: {"tables": call("scalar.functions", {"x": _arguments(setting)})},
     _read_tables,
     _tables_table,
     notes=_table_notes,
@@ -123,7 +116,7 @@ S3 = Probe(
     "S3",
     "exp around 88.72 and from -87.3 to -104: where it overflows, and whether results below 2^-126 are zero",
     ("exp_underflow",),
-    lambda setting: {"scalar": _call(kernels.exponential, {"x": _ends_tile()})},
+    lambda setting: {"scalar": call("scalar.exponential", {"x": _ends_tile()})},
     lambda out, setting: {"scalar engine": cells(out["scalar"]["out"])[0]},
     lambda answers, setting: {"scalar engine": _ends(answers)},
     needs=("subnormals_alu",),
@@ -133,7 +126,7 @@ S3_VECTOR = Probe(
     "S3",
     "the same on the exponential of the vector engine",
     ("exp_underflow",),
-    lambda setting: {"vector": _call(vector_kernels.exponential, {"x": _ends_tile()})},
+    lambda setting: {"vector": call("vector.exponential", {"x": _ends_tile()})},
     lambda out, setting: {"vector engine": cells(out["vector"]["out"])[0]},
     lambda answers, setting: {"vector engine": _ends(answers)},
     needs=("subnormals_alu",),
@@ -154,22 +147,22 @@ S4_ORDER = Probe(
     "masked rows of 64 through the registers of activation(copy) (FPRev); then random rows",
     ("act_reduce_order",),
     lambda setting: {
-        "masked": _call(kernels.activation_sums, {"rows": masks.rows()}),
-        "random": _call(kernels.activation_sums, {"rows": masks.random_rows(4)}),
+        "masked": call("scalar.activation_sums", {"rows": masks.rows()}),
+        "random": call("scalar.activation_sums", {"rows": masks.random_rows(4)}),
     },
     lambda out, setting: {
         "masked": fprev.counts(out["masked"]["out"]),
         "random": cells(out["random"]["out"])[:, 0],
     },
     _register_table,
-    notes=lambda readings, setting: [masks.describe("activation", readings["masked"])],
+    notes=lambda readings, setting: masks.describe("activation", {"fp32": readings["masked"]}),
 )
 
 S4_PRECAST = Probe(
     "S4",
     "four times 1 + 2^-10 behind a bf16 destination: 4 + 2^-8 where the registers see fp32",
     ("act_reduce_precast",),
-    lambda setting: {"bf16": _call(kernels.activation_sums_behind_bf16, {"rows": NARROW_ROWS})},
+    lambda setting: {"bf16": call("scalar.activation_sums_behind_bf16", {"rows": NARROW_ROWS})},
     lambda out, setting: {"register": cells(out["bf16"]["out"])[:, 0]},
     lambda answers, setting: {"register": narrow_sums(answers["act_reduce_precast"])},
 )
@@ -215,7 +208,7 @@ def _close(values: Array) -> Band:
 
 def _gelu_launch(setting: Setting) -> dict[str, Call]:
     names = ("gelu_apprx_sigmoid", "gelu_apprx_tanh", "mish", "softplus")
-    return {"gelu": _call(kernels.gelu_variants, {"x": np.array([_AT], np.float32)}, *names)}
+    return {"gelu": call("scalar.gelu_variants", {"x": np.array([_AT], np.float32)}, *names)}
 
 
 S5 = Probe(
@@ -259,7 +252,7 @@ S6 = Probe(
     "S6",
     "sin(9), where the documents print 27.65, and nearer by; the values around pi are evidence",
     ("sin_outside",),
-    lambda setting: {"sine": _call(kernels.sine, {"x": np.array([_FAR + _near_pi()], np.float32)})},
+    lambda setting: {"sine": call("scalar.sine", {"x": np.array([_FAR + _near_pi()], np.float32)})},
     lambda out, setting: {
         "sin of 9, -9, 6, 4": cells(out["sine"]["out"])[0, : len(_FAR)],
         "sin around pi": cells(out["sine"]["out"])[0, len(_FAR) :],

@@ -25,9 +25,7 @@ from conformance.probes.host_array import (
     mx_sum,
     wide_instruction,
 )
-from conformance.probes.kernels import tensor as kernels
-from conformance.probes.kernels import vector as vector_kernels
-from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, cells
+from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, call, cells
 from conformance.probes.sums import (
     Sum,
     diagonal,
@@ -47,12 +45,8 @@ _ARRAY = ("matmul_order", "acc_round")
 _PSUM = (*_ARRAY, "psum_entry", "psum_add_round", "product_round")
 
 
-def _call(kernel: object, arguments: Mapping[str, object], *returns: str, target: str = "") -> Call:
-    return Call(kernel, dict(arguments), returns or ("out",), target=target)  # type: ignore[arg-type]
-
-
 def _matmul(sums: list[Sum], depth: int, dtype: object) -> Call:
-    return _call(kernels.matmul, operands(sums, depth, dtype))
+    return call("tensor.matmul", operands(sums, depth, dtype))
 
 
 # --- U12: products of 16-bit operands -----------------------------------------------------------------------
@@ -155,11 +149,7 @@ U6 = Probe(
 # --- U2: width and rounding of the register -----------------------------------------------------------------
 
 _WIDTHS = [
-    *(
-        Sum("2^w + 1 - 2^w, w = 20..40", rows)
-        for w in range(20, 41)
-        for rows in placements((2.0**w, 1.0, -(2.0**w)))
-    ),
+    *(Sum("2^w + 1 - 2^w, w = 20..40", rows) for w in range(20, 41) for rows in placements((2.0**w, 1.0, -(2.0**w)))),
     Sum("2^24 + 3", [(2.0**24, 1.0), (3.0, 1.0)]),
     Sum("-2^24 - 3", [(-(2.0**24), 1.0), (-3.0, 1.0)]),
     *(Sum("2^24 + 1 + 1", rows) for rows in placements((1.0, 2.0**24, 1.0))),
@@ -224,9 +214,7 @@ U3 = Probe(
     "one instruction leaves 2^24 in PSUM, the next adds ones (lost one by one, kept when summed first), or 3",
     ("psum_entry", "psum_add_round"),
     lambda setting: {
-        "bf16": _call(
-            kernels.matmul_onto, psum_operands(_psum_cells(), _BF16) | operands(_psum_cells(), 128, _BF16)
-        )
+        "bf16": call("tensor.matmul_onto", psum_operands(_psum_cells(), _BF16) | operands(_psum_cells(), 128, _BF16))
     },
     lambda out, setting: diagonal(_psum_cells(), out["bf16"]["out"]),
     _psum_table,
@@ -266,7 +254,7 @@ U1 = Probe(
     "U1",
     "two masked rows for all 8128 pairs of 128 rows (FPRev): the tree of additions; then random sums",
     ("matmul_order",),
-    lambda setting: {"masks": _call(kernels.matmul, _masks()), "random": _matmul(_order_cells(), _DEPTH, _BF16)},
+    lambda setting: {"masks": call("tensor.matmul", _masks()), "random": _matmul(_order_cells(), _DEPTH, _BF16)},
     lambda out, setting: {
         "masked sums": fprev.counts(out["masks"]["out"]),
         **diagonal(_order_cells(), out["random"]["out"]),
@@ -306,7 +294,7 @@ U7 = Probe(
     "U7",
     "double_row sums of 256 fp8 products far apart in size: how a pair enters shows in the roundings",
     ("double_row_pair",),
-    lambda setting: {"e5m2": _call(kernels.double_row, _pair_operands())},
+    lambda setting: {"e5m2": call("tensor.double_row", _pair_operands())},
     lambda out, setting: diagonal([a for a, _ in _pair_cells()], out["e5m2"]["out"]),
     _pair_table,
     needs=_ARRAY,
@@ -352,7 +340,7 @@ U4 = Probe(
     ("fp32_matmul",),
     lambda setting: {
         "fp32": _matmul(_wide_cells(), 3, np.float32),
-        "onezero": _call(kernels.matmul_onezero, operands(_wide_cells(), 3, np.float32)),
+        "onezero": call("tensor.matmul_onezero", operands(_wide_cells(), 3, np.float32)),
     },
     _read_wide,
     _wide_table,
@@ -382,7 +370,7 @@ U5 = Probe(
     "U5",
     "fp32 bits viewed as tfloat32 just above and at the ties of 10 mantissa bits",
     ("tf32_operand",),
-    lambda setting: {"tf32": _call(kernels.matmul_tf32, operands(_TF32_CELLS, 2, np.float32))},
+    lambda setting: {"tf32": call("tensor.matmul_tf32", operands(_TF32_CELLS, 2, np.float32))},
     lambda out, setting: diagonal(_TF32_CELLS, out["tf32"]["out"]),
     _tf32_table,
     needs=("fp32_matmul", *_PSUM),
@@ -509,7 +497,7 @@ def _mx_probe(field: str, asks: str, found: Callable[[], list[MxCell]], *needs: 
         return diagonal(names(), out["e5m2"]["out"][:count, :count])
 
     def launches(setting: Setting) -> dict[str, Call]:
-        return {"e5m2": _call(kernels.matmul_mx, _mx_operands(found()))}
+        return {"e5m2": call("tensor.matmul_mx", _mx_operands(found()))}
 
     return Probe("U8", asks, (field,), launches, read, table, needs=(*_ARRAY, *needs), since=4)
 
@@ -523,9 +511,7 @@ U8_OVERFLOW = _mx_probe(
     _overflow_cells,
     "mx_dot",
 )
-U8_BYTES = _mx_probe(
-    "mx_scale_ff", "scale bytes 255 and 0", _byte_cells, "mx_dot", "mx_scale_overflow"
-)
+U8_BYTES = _mx_probe("mx_scale_ff", "scale bytes 255 and 0", _byte_cells, "mx_dot", "mx_scale_overflow")
 
 
 # --- U9: bf16 in PSUM (gen4) --------------------------------------------------------------------------------
@@ -554,7 +540,7 @@ U9 = Probe(
     "U9",
     "four accumulating instructions into a bf16 PSUM tile: 1, then 2^-9 three times",
     ("bf16_psum",),
-    lambda setting: {"bf16": _call(kernels.accumulate_bf16, _step_operands())},
+    lambda setting: {"bf16": call("tensor.accumulate_bf16", _step_operands())},
     lambda out, setting: dict(zip(_STEPS, cells(out["bf16"]["out"]).T, strict=True)),
     _steps_table,
     others={"bf16_psum": {"kept_wide": "fp32 between instructions, bf16 when it is read"}},
@@ -607,7 +593,7 @@ U10 = Probe(
     lambda setting: {
         "bf16": _matmul(_special_sums(), 2, _BF16),
         "e5m2": _matmul(_special_sums(), 2, ml_dtypes.float8_e5m2),
-        "vector": _call(vector_kernels.extremes_of_nan, {"rows": np.array([[_INF, 0, _NAN, 1]], np.float32)}),
+        "vector": call("vector.extremes_of_nan", {"rows": np.array([[_INF, 0, _NAN, 1]], np.float32)}),
     },
     _read_special,
     _special_table,
@@ -647,7 +633,7 @@ U11 = Probe(
     "U11",
     "the same random sums of 128 rows as four accumulating row tiles of 32 and as one instruction",
     ("row_tiling",),
-    lambda setting: {"bf16": _call(kernels.row_tiles, operands(_order_cells(), _DEPTH, _BF16), "tiled", "whole")},
+    lambda setting: {"bf16": call("tensor.row_tiles", operands(_order_cells(), _DEPTH, _BF16), "tiled", "whole")},
     lambda out, setting: {
         "four row tiles": np.diagonal(cells(out["bf16"]["tiled"])),
         "one instruction": np.diagonal(cells(out["bf16"]["whole"])),
@@ -655,6 +641,7 @@ U11 = Probe(
     _tiles_table,
     needs=_PSUM,
     others={"row_tiling": {"as_one": "the tiles of one sum give what one instruction gives"}},
+    since=3,
 )
 
 PROBES = (U1, U2, U3, U4, U5, U6, U7, U8_DOT, U8_OVERFLOW, U8_BYTES, U9, U10, U11, U12)

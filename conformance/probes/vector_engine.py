@@ -15,17 +15,12 @@ import numpy as np
 
 from conformance.probes import fprev, functions, masks
 from conformance.probes.host import Answers, bfloat16, float32, float32_sum
-from conformance.probes.kernels import vector as kernels
-from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, cells
+from conformance.probes.probe import Array, Expected, Outputs, Probe, Readings, Setting, call, cells
 from conformance.subject import Call
 from reference.numerics.profile import Value
 
 _BF16 = ml_dtypes.bfloat16
 _NAN, _INF = math.nan, math.inf
-
-
-def _call(kernel: object, arguments: Mapping[str, object], *returns: str) -> Call:
-    return Call(kernel, dict(arguments), returns or ("out",))  # type: ignore[arg-type]
 
 
 def _column(*values: float) -> Array:
@@ -55,8 +50,8 @@ U6_ALU = Probe(
     "2^-130 x 1, 2^-130 x 2^10 and 2^-70 x 2^-70 on the vector engine, the scalar engine and GpSimd",
     ("subnormals_alu",),
     lambda setting: {
-        "products": _call(
-            kernels.products,
+        "products": call(
+            "vector.products",
             {"x": _column(*(x for x, _ in _TINY)), "y": _column(*(y for _, y in _TINY))},
             "vector",
             "scalar",
@@ -85,8 +80,8 @@ V1 = Probe(
     "(1 + 2^-12)^2 - (1 + 2^-11) by tensor_scalar, scalar_tensor_tensor and a scan: 2^-24 where fused",
     ("fma_vector",),
     lambda setting: {
-        "sums": _call(
-            kernels.multiply_add, FUSED_OPERANDS, "tensor_scalar", "scalar_tensor_tensor", "tensor_tensor_scan"
+        "sums": call(
+            "vector.multiply_add", FUSED_OPERANDS, "tensor_scalar", "scalar_tensor_tensor", "tensor_tensor_scan"
         )
     },
     lambda out, setting: {name: cells(values)[:, 0] for name, values in out["sums"].items()},
@@ -99,14 +94,17 @@ V1 = Probe(
 # --- V2: tensor_reduce --------------------------------------------------------------------------------------
 
 
+_WAYS = ("fp32", "bf16", "two axes", "strided")
+
+
 def _reduce_launches(setting: Setting) -> dict[str, Call]:
     masked = masks.rows()
     return {
-        "fp32": _call(kernels.row_sums, {"rows": masked}),
-        "bf16": _call(kernels.row_sums, {"rows": masks.rows(_BF16)}),
-        "two axes": _call(kernels.row_sums_two_axes, {"rows": masked.reshape(-1, 8, 8)}),
-        "strided": _call(kernels.row_sums_strided, {"rows": masks.spread(masked)}),
-        "random": _call(kernels.row_sums, {"rows": masks.random_rows(2)}),
+        "fp32": call("vector.row_sums", {"rows": masked}),
+        "bf16": call("vector.row_sums", {"rows": masks.rows(_BF16)}),
+        "two axes": call("vector.row_sums_two_axes", {"rows": masked.reshape(-1, 8, 8)}),
+        "strided": call("vector.row_sums_strided", {"rows": masks.spread(masked)}),
+        "random": call("vector.row_sums", {"rows": masks.random_rows(2)}),
     }
 
 
@@ -118,7 +116,7 @@ def _read_reduce(out: Outputs, setting: Setting) -> Readings:
 def _reduce_table(answers: Answers, setting: Setting) -> Expected:
     order = answers["reduce_order"]
     counts = fprev.expected_counts(order, masks.LENGTH)
-    return {**dict.fromkeys(("fp32", "bf16", "two axes", "strided"), counts), "random": masks.random_sums(2, order)}
+    return {**dict.fromkeys(_WAYS, counts), "random": masks.random_sums(2, order)}
 
 
 V2 = Probe(
@@ -128,9 +126,7 @@ V2 = Probe(
     _reduce_launches,
     _read_reduce,
     _reduce_table,
-    notes=lambda readings, setting: [
-        masks.describe(f"tensor_reduce, {name}", readings[name]) for name in ("fp32", "bf16", "two axes", "strided")
-    ],
+    notes=lambda readings, setting: masks.describe("tensor_reduce", {name: readings[name] for name in _WAYS}),
 )
 
 
@@ -163,9 +159,9 @@ V3_ORDER = Probe(
     "masked rows of 64 through the register of tensor_scalar_reduce (FPRev); 64 ones onto a register of 2^24",
     ("accum_order",),
     lambda setting: {
-        "masked": _call(kernels.register_sums, {"rows": masks.rows()}),
-        "loaded": _call(kernels.register_goes_on, _loaded()),
-        "random": _call(kernels.register_sums, {"rows": masks.random_rows(3)}),
+        "masked": call("vector.register_sums", {"rows": masks.rows()}),
+        "loaded": call("vector.register_goes_on", _loaded()),
+        "random": call("vector.register_sums", {"rows": masks.random_rows(3)}),
     },
     lambda out, setting: {
         "masked": fprev.counts(out["masked"]["out"]),
@@ -173,7 +169,7 @@ V3_ORDER = Probe(
         "random": cells(out["random"]["out"])[:, 0],
     },
     _register_table,
-    notes=lambda readings, setting: [masks.describe("tensor_scalar_reduce", readings["masked"])],
+    notes=lambda readings, setting: masks.describe("tensor_scalar_reduce", {"fp32": readings["masked"]}),
 )
 
 V3_EXPONENTIAL = Probe(
@@ -181,8 +177,8 @@ V3_EXPONENTIAL = Probe(
     "64 times exp(0) = 1 onto a register of 2^24, on the exponential of the vector engine",
     ("accum_order",),
     lambda setting: {
-        "loaded": _call(
-            kernels.exponential_goes_on,
+        "loaded": call(
+            "vector.exponential_goes_on",
             {"first": _column(_START), "rows": np.zeros((1, masks.LENGTH), np.float32)},
         )
     },
@@ -215,7 +211,7 @@ V3_PRECAST = Probe(
     "V3",
     "four times 1 + 2^-10 behind a bf16 destination: 4 + 2^-8 where the register sees fp32; a running sum likewise",
     ("accum_precast",),
-    lambda setting: {"bf16": _call(kernels.register_behind_bf16, {"rows": NARROW_ROWS}, "register", "running")},
+    lambda setting: {"bf16": call("vector.register_behind_bf16", {"rows": NARROW_ROWS}, "register", "running")},
     lambda out, setting: {
         "register": cells(out["bf16"]["register"])[:, 0],
         "running sum": cells(out["bf16"]["running"]).reshape(-1),
@@ -287,8 +283,8 @@ def _extreme_probe(field: str, asks: str, nan: bool) -> Probe:
         a, b = (np.array([part], np.float32) for part in zip(*pairs, strict=True))
         tile = np.array([*(row * 4 for row in rows), _SIXTEEN], np.float32)
         return {
-            "pairs": _call(kernels.extremes, {"a": a, "b": b}, *names),
-            "rows": _call(kernels.row_extremes, {"rows": tile}, *reduced, "max8"),
+            "pairs": call("vector.extremes", {"a": a, "b": b}, *names),
+            "rows": call("vector.row_extremes", {"rows": tile}, *reduced, "max8"),
         }
 
     def read(out: Outputs, setting: Setting) -> Readings:
@@ -344,11 +340,11 @@ def _exponents(x: Array) -> Array:
 def _accuracy_launches(setting: Setting) -> dict[str, Call]:
     x = _arguments(setting)
     launches = {
-        "sample": _call(kernels.reciprocal, {"x": x}),
-        "gpsimd": _call(kernels.rsqrt_and_power, {"x": x, "y": _exponents(x)}, "rsqrt", "power"),
+        "sample": call("vector.reciprocal", {"x": x}),
+        "gpsimd": call("vector.rsqrt_and_power", {"x": x, "y": _exponents(x)}, "rsqrt", "power"),
     }
     if setting.tables == "exhaustive":
-        launches |= {f"binade {i}": _call(kernels.reciprocal, {"x": _binade(i)}) for i in range(8)}
+        launches |= {f"binade {i}": call("vector.reciprocal", {"x": _binade(i)}) for i in range(8)}
     return launches
 
 
@@ -432,7 +428,7 @@ V10 = Probe(
     "V10",
     "exp on the vector engine against correctly rounded values",
     ("exponential_gen4",),
-    lambda setting: {"exp": _call(kernels.exponential, {"x": _as_tile(_exp_arguments(setting))})},
+    lambda setting: {"exp": call("vector.exponential", {"x": _as_tile(_exp_arguments(setting))})},
     lambda out, setting: {"exp": cells(out["exp"]["out"]).reshape(-1)},
     _exp_table,
     since=4,
@@ -486,7 +482,7 @@ def _empty_half(answers: Answers, setting: Setting) -> Expected:
 
 
 def _batch_launch(setting: Setting) -> dict[str, Call]:
-    return {"bn": _call(kernels.batch_statistics, {"rows": _BATCH}, "stats", "single", "moments")}
+    return {"bn": call("vector.batch_statistics", {"rows": _BATCH}, "stats", "single", "moments")}
 
 
 V7_MOMENTS = Probe(
@@ -528,8 +524,8 @@ V8 = Probe(
     "1 + 2^-9 + 2^-9 + ... as a scan that stores bf16: a state read back from there never leaves 1",
     ("scan_state",),
     lambda setting: {
-        "scan": _call(
-            kernels.scan_into_bf16,
+        "scan": call(
+            "vector.scan_into_bf16",
             {
                 "ones": np.ones((1, _STEPS), np.float32),
                 "steps": np.full((1, _STEPS), 2.0**-9, np.float32),
@@ -565,8 +561,8 @@ V11 = Probe(
     "2^24 + 1 as int32 plus 0, times 1, plus 1 in tensor_scalar; plus an fp32 zero, as evidence",
     ("int32_tensor_scalar",),
     lambda setting: {
-        "words": _call(
-            kernels.integers_and_scalars,
+        "words": call(
+            "vector.integers_and_scalars",
             {"x": np.array([_WORDS], np.int32), "operand": _column(0.0)},
             "x + 0",
             "x * 1",

@@ -64,9 +64,7 @@ def matmul_tf32(stationary, moving):
     left = load(stationary)
     right = load(moving)
     psum = nl.ndarray(out.shape, dtype=nl.float32, buffer=nl.psum)
-    nisa.nc_matmul(
-        dst=psum, stationary=left.view(nl.tfloat32), moving=right.view(nl.tfloat32), accumulate=False
-    )
+    nisa.nc_matmul(dst=psum, stationary=left.view(nl.tfloat32), moving=right.view(nl.tfloat32), accumulate=False)
     nisa.dma_copy(dst=out, src=out_of_psum(psum, nl.float32))
     return out
 

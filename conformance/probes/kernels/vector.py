@@ -291,9 +291,7 @@ def products(x, y):
     result = nl.ndarray(x.shape, dtype=nl.float32, buffer=nl.sbuf)
     nisa.tensor_tensor(dst=result, data1=left, data2=right, op=nl.multiply, engine=nisa.engine.vector)
     nisa.dma_copy(dst=on_vector, src=result)
-    nisa.tensor_scalar(
-        dst=result, data=left, op0=nl.multiply, operand0=right[:, 0:1], engine=nisa.engine.scalar
-    )
+    nisa.tensor_scalar(dst=result, data=left, op0=nl.multiply, operand0=right[:, 0:1], engine=nisa.engine.scalar)
     nisa.dma_copy(dst=on_scalar, src=result)
     nisa.tensor_tensor(dst=result, data1=left, data2=right, op=nl.multiply, engine=nisa.engine.gpsimd)
     nisa.dma_copy(dst=on_gpsimd, src=result)
@@ -312,8 +310,6 @@ def extremes_of_nan(rows):
     nisa.tensor_tensor(
         dst=result[:, 1:2], data1=tile[:, 0:1], data2=tile[:, 0:1], op=nl.subtract, engine=nisa.engine.vector
     )
-    nisa.tensor_tensor(
-        dst=result[:, 2:3], data1=tile[:, 2:3], data2=tile[:, 3:4], op=nl.add, engine=nisa.engine.vector
-    )
+    nisa.tensor_tensor(dst=result[:, 2:3], data1=tile[:, 2:3], data2=tile[:, 3:4], op=nl.add, engine=nisa.engine.vector)
     nisa.dma_copy(dst=out, src=result)
     return out
