@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance import lanes
+from conformance.cases import _attention_block_exact as exact
 from conformance.cases import _attention_tkg_inputs as attention
 from conformance.cases import _qkv_inputs as qkv
 from conformance.cases.output_projection_tkg import build as build_projection
@@ -19,20 +20,25 @@ from reference.numerics.cast import cast
 Arrays = dict[str, NDArray[Any]]
 
 LANES = (
-    "normal", "exact", "one_hot", "heavy_tailed", "zero_token", "nan_token", "nan_channel", "poison", "pages",
-    "fp8_edge",
+    "normal", "exact", "exact_rounding", "one_sided", "one_hot", "heavy_tailed", "zero_token", "nan_token",
+    "nan_channel", "poison", "pages", "fp8_edge",
 )  # fmt: skip
 
 #: Lane of the QKV stage, and of the caches and the mask, where they are not 'normal'.
 _QKV_LANES = {
-    "exact": "exact", "heavy_tailed": "heavy_tailed", "zero_token": "zero_token", "nan_token": "poison",
-    "fp8_edge": "fp8_edge",
+    "exact": "exact", "exact_rounding": "exact_rounding", "one_sided": "one_sided", "heavy_tailed": "heavy_tailed",
+    "zero_token": "zero_token", "nan_token": "poison", "fp8_edge": "fp8_edge",
 }  # fmt: skip
-_ATTENTION_LANES = {"one_hot": "one_hot", "heavy_tailed": "heavy_tailed", "poison": "poison", "pages": "pages"}
+_ATTENTION_LANES = {
+    "one_sided": "one_sided", "one_hot": "one_hot", "heavy_tailed": "heavy_tailed", "poison": "poison",
+    "pages": "pages",
+}  # fmt: skip
 _QKV_NAMES = {
     "input": "X", "fused_qkv_weights": "W_qkv", "bias": "bias_qkv", "gamma_norm_weights": "rmsnorm_X_gamma",
     "qkv_w_scale": "weight_dequant_scale_qkv", "qkv_in_scale": "input_dequant_scale_qkv",
 }  # fmt: skip
+#: What new keys and values are multiplied by in lane exact_rounding: exact in every float, and no power of two.
+_EXACT_SCALE = 1.375 / 64
 _OUT_NAMES = {
     "weight": "W_out", "bias": "bias_out", "weight_scale": "weight_dequant_scale_out",
     "input_scale": "input_dequant_scale_out",
@@ -42,10 +48,13 @@ _OUT_NAMES = {
 def fits(config: Config, lane: str) -> bool:
     """Whether a lane can be built for a config."""
     c = config
-    between = c.rope or c.rmsnorm_QK_pre_rope_enabled or c.rmsnorm_QK_post_rope_enabled
-    if lane == "exact":
+    norms = c.rmsnorm_QK_pre_rope_enabled or c.rmsnorm_QK_post_rope_enabled
+    between = c.rope or norms
+    if lane in lanes.EXACT_LANES and not c.skip_attention:
+        return exact.fits(config, lane)
+    if lane in lanes.EXACT_LANES:
         # One exact sum: the projection, whose result nothing else adds up.
-        return c.skip_attention and c.W_out is None and not between and not c.rmsnorm_X_enabled
+        return c.W_out is None and not norms and (qkv.fits(c.qkv, lane) if lane != "exact" else _bare(config))
     if lane == "nan_channel":
         return c.bias_qkv is not None and c.skip_attention and c.W_out is None
     if lane == "fp8_edge":
@@ -53,11 +62,21 @@ def fits(config: Config, lane: str) -> bool:
     return lane != "pages" or c.block_kv
 
 
+def _bare(config: Config) -> bool:
+    """Whether nothing follows the projection and nothing precedes it."""
+    return not config.rope and not config.rmsnorm_X_enabled
+
+
 def build(config: Config, lane: str, seed: int) -> Arrays:
     """Inputs by argument name, in storage dtypes. The rows of a scale are alike."""
     if not fits(config, lane):
         raise LaneError(f"lane {lane} does not fit {config}")
     stream = Stream(seed, "attention_block_tkg", lane)
+    if lane in lanes.EXACT_LANES and not config.skip_attention:
+        found = exact.build(config, lane, seed)
+        if config.update_cache:
+            found["kv_cache_update_idx"] = _index(config, stream.child("index"))
+        return {name: found[name] for name in tensors(config)}
     found = _projected(config, lane, seed) | _caches(config, lane, seed) | _between(config, lane, stream)
     if config.update_cache:
         found["kv_cache_update_idx"] = _index(config, stream.child("index"))
@@ -74,7 +93,7 @@ def build(config: Config, lane: str, seed: int) -> Arrays:
 def _projected(config: Config, lane: str, seed: int) -> Arrays:
     stage = _QKV_LANES.get(lane, "normal")
     given = qkv.build(config.qkv, stage, seed)
-    if stage == "exact":
+    if stage == "exact" and lane == "exact":
         qkv.require_exact(config.qkv, given)
     if "qkv_w_scale" in given:
         # Heads of order one, as without quantisation: a softmax over larger scores only picks their maximum.
@@ -99,15 +118,23 @@ def _between(config: Config, lane: str, stream: Stream) -> Arrays:
     found: Arrays = {}
     for name, dtype in (("cos", c.cos), ("sin", c.sin)):
         if dtype is not None:
-            found[name] = cast(stream.child(name).uniform(-1.0, 1.0, (c.d // 2, c.B, c.S)), dtype)
+            found[name] = cast(_wave(stream.child(name), lane, (c.d // 2, c.B, c.S)), dtype)
     for suffix, dtype in (("W_Q", c.W_Q), ("W_K", c.W_K)):
         if dtype is not None:
             found[f"rmsnorm_QK_post_rope_{suffix}"] = lanes.fill("normal", stream.child(suffix), (1, c.d), dtype)
     for name, dtype, rows in (("k_scale", c.k_scale, c.k_scale_rows), ("v_scale", c.v_scale, c.v_scale_rows)):
         if dtype is not None:
             scale = 1.0 if lane == "fp8_edge" else float(stream.child(name).uniform(0.5, 4.0))
+            scale = _EXACT_SCALE if lane == "exact_rounding" else scale
             found[name] = cast(np.full((rows, 1), scale, np.float32), dtype)
     return found
+
+
+def _wave(stream: Stream, lane: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Cosines or sines: anything, or of so many bits that products with them must be rounded, and are exact before."""
+    if lane == "exact_rounding":
+        return stream.integers(-127, 128, shape).astype(np.float32) / np.float32(128)
+    return stream.uniform(-1.0, 1.0, shape)
 
 
 def _index(config: Config, stream: Stream) -> NDArray[np.uint32]:

@@ -3,7 +3,8 @@
 Operands are whole numbers, times powers of two, of as many bits as their formats hold: sums and products are exact
 in float32 and do not fit the narrower formats they are rounded to. What no power of two could make exact:
 
-norms        the elements of a token are chosen so that their mean square, with eps, is a power of four
+norms        the elements of a token are chosen so that their mean square is a power of four, together with eps
+             or beside an eps that vanishes
 reciprocals  those of conformance.nudged_scale, whose last bit decides nothing
 """
 
@@ -98,19 +99,35 @@ def _hidden(config: Config, stream: Stream) -> Array:
         return _integers(stream, (c.tokens, c.H), _most(config))
     mean = _MEAN if c.norm == "LAYER_NORM" else 0.0
     piece = min(c.H, _PIECE) if c.norm == "LAYER_NORM" else c.H
-    eps = np.float32(c.norm_eps)
-    if mode(c) == "CTE" and c.quantization != "STATIC":
-        eps = to_float32(cast(eps, "bfloat16" if c.dtype == "float32" else c.dtype))[()]
-    squares = round(piece * (_ROOT**2 - float(eps) + mean**2))
-    _require_root(np.float32(squares / piece - mean**2), eps)
+    squares = round(piece * (_ROOT**2 - _whole_eps(config) + mean**2))
     row = whole_squares(stream.child("row"), piece, squares, round(piece * mean), 127)
     rows = shuffled(stream.child("order"), row, c.tokens * (c.H // piece), signs=mean == 0)
-    return rows.reshape(c.tokens, c.H).astype(np.float32)
+    return rows.reshape(c.tokens, c.H).astype(np.float32) * _unit(config)
 
 
-def _require_root(square: np.float32, eps: np.float32) -> None:
-    if square + eps != np.float32(_ROOT**2):
-        raise LaneError(f"lane exact_rounding: no mean square has an exact root with eps {eps}")
+def _eps(config: Config) -> np.float32:
+    """As the norm adds it: in most of context encoding from a tile of the tokens' dtype."""
+    c = config
+    eps = np.asarray(c.norm_eps, np.float32)
+    if mode(c) == "CTE" and c.quantization != "STATIC":
+        eps = to_float32(cast(eps, "bfloat16" if c.dtype == "float32" else c.dtype))
+    return np.float32(eps[()])
+
+
+def _whole_eps(config: Config) -> int:
+    """eps where whole numbers make up for it, else 0."""
+    eps = float(_eps(config))
+    return int(eps) if eps == int(eps) and eps < _ROOT**2 / 2 else 0
+
+
+def _unit(config: Config) -> np.float32:
+    """The power of two that tokens of a norm are multiples of, so large that an eps that is not made up for vanishes."""
+    unit, eps = np.float32(1), _eps(config)
+    if config.norm == "NO_NORM" or _whole_eps(config):
+        return unit
+    while np.square(_ROOT * unit) + eps != np.square(_ROOT * unit):
+        unit *= 2
+    return unit
 
 
 def _terms(config: Config, stream: Stream, hidden: Array) -> Arrays:
@@ -119,7 +136,8 @@ def _terms(config: Config, stream: Stream, hidden: Array) -> Arrays:
     found, shape = {}, (c.B, c.S, c.H)
     if c.fused_residual_add:
         for name in ("mlp_prev", "attention_prev"):
-            part = _integers(stream.child(name), shape, 63 if c.norm != "NO_NORM" else _most(config))
+            most = 63 if c.norm != "NO_NORM" else _most(config)
+            part = _integers(stream.child(name), shape, most) * _unit(config)
             found[name] = cast(part, c.dtype)
             hidden = hidden - part.reshape(hidden.shape) if c.norm != "NO_NORM" else hidden
     return {"input": cast(hidden.reshape(shape), c.dtype)} | found
@@ -175,9 +193,9 @@ def _operand(config: Config, found: Arrays) -> Array:
     terms = [to_float32(found[name]) for name in ("input", "mlp_prev", "attention_prev") if name in found]
     value = to_float32(cast(sum(terms[1:], terms[0]).reshape(c.tokens, c.H), tile))
     if c.norm != "NO_NORM":
-        value = value - np.float32(_MEAN) if c.norm == "LAYER_NORM" else value
+        value = value - np.float32(_MEAN) * _unit(config) if c.norm == "LAYER_NORM" else value
         gamma = to_float32(found["gamma_norm_weights"]) if "gamma_norm_weights" in found else np.float32(1)
-        value = to_float32(cast(value * gamma / np.float32(_ROOT), tile))
+        value = to_float32(cast(value * gamma / (_ROOT * _unit(config)), tile))
         if "layer_norm_bias" in found:
             value = to_float32(cast(value + to_float32(found["layer_norm_bias"]), tile))
     if c.quantization == "STATIC":

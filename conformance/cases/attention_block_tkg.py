@@ -314,7 +314,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 
 # ---- the catalog ------------------------------------------------------------------------------------------------
 
-_GOLDEN, _CHECK = frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
 
 
 def _case(
@@ -404,6 +404,11 @@ CATALOG = (
     _case("skip-on-chip", {**_SMALL, **_SKIP}, out_in_sb=True, K_cache_transposed=True),
     _case("skip-projected", {**_SMALL, "skip_attention": True}),
     _case("exact", {**_SMALL, **_SKIP, **_BARE}, "exact", bias_qkv="bfloat16"),
+    _case("exact-whole", _SMALL, "exact", _CI, bias_qkv="bfloat16", bias_out="float32", sink="float32"),
+    _case("exact-whole-fp8-kv", {**_SMALL, **_FP8_KV}, "exact", _CI, rope_contiguous_layout=False),
+    _case("exact-rounding", {**_SMALL, **_FP8_KV, **_SKIP}, "exact_rounding", _CI),
+    _case("exact-rounding-whole", _BLOCKS, "exact_rounding", _CI, sink="bfloat16"),
+    _case("one-sided", _SMALL, "one_sided", _CI),
     _case("one-hot", {**_SMALL, **_NO_OUT}, "one_hot"),
     _case("heavy-tailed", _SMALL, "heavy_tailed"),
     _case("zero-token", {**_SMALL, **_NORMS}, "zero_token"),
