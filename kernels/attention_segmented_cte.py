@@ -260,7 +260,8 @@ def attend_slices(call, slices):
         call.block_tables, part.row // call.heads, 0, tail_entries(call.segment, size), call.cache.allocator
     )
     attend_active(call, states, table, part)
-    # dynamic_range, not fori_loop: a body that gets the index alone would need a closure, which kernels do not have.
+    # dynamic_range, though deprecated since 0.6: fori_loop hands its body the index alone, so the body would have to be
+    # a closure, which kernels do not have.
     for _ in nl.dynamic_range(0, schedule.partial_trips):
         attend_partial(call, states, table)
     attend_full_segments(call, states, table)
