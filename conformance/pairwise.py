@@ -243,7 +243,7 @@ class _Search:
             frozenset(self._named(unknown)),
         )
         # Configs found late often have the pairs of early ones.
-        return Covering(tuple(self._greedy(chosen, legal)), coverage)
+        return Covering(tuple(self._without_superfluous(self._greedy(chosen, legal))), coverage)
 
     def _named(self, pairs: Iterable[Pair]) -> Iterator[str]:
         return (_name(self.options, pair) for pair in pairs)
@@ -265,6 +265,17 @@ class _Search:
             left -= gains[best]
             gains = {config: gain & left for config, gain in gains.items() if gain & left}
         return chosen
+
+    def _without_superfluous(self, configs: list[Any]) -> list[Any]:
+        counts = Counter(pair for config in configs for pair in _pairs(self.options, config))
+        kept = []
+        for config in reversed(configs):
+            pairs = set(_pairs(self.options, config))
+            if any(counts[pair] == 1 for pair in pairs):
+                kept.append(config)
+            else:
+                counts.subtract(pairs)
+        return kept[::-1]
 
     def _look_for_values(self, left: set[Pair]) -> dict[Value, _Answer]:
         """Values that were never drawn: configs found for them join the pool; those that have none are answered.
@@ -456,7 +467,8 @@ def _traced(config: Any) -> tuple[Any, set[str]]:
     """A copy of a config that notes which of its fields are read, and the notes."""
     reads: set[str] = set()
     values = {one.name: getattr(config, one.name) for one in dataclasses.fields(config)}
-    traced = object.__new__(_tracing(type(config)))
+    kind: Any = type(config)
+    traced = object.__new__(_tracing(kind))
     for name, value in values.items():
         object.__setattr__(traced, name, value)
     object.__setattr__(traced, "_reads", reads)

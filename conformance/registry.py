@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from conformance import adversarial
 from conformance.subject import Subject
 
 
@@ -42,7 +43,7 @@ def kernel_names(package: str = "conformance.cases") -> tuple[str, ...]:
 
 @functools.cache
 def kernel(name: str, package: str = "conformance.cases") -> Subject:
-    """One subject; importing it does not depend on any other case module.
+    """One subject, the cases kept by fuzzing at the end of its catalog; no other case module is imported.
 
     KeyError for an unknown name, with the known ones; CaseModuleError where its module is broken.
     """
@@ -58,4 +59,7 @@ def kernel(name: str, package: str = "conformance.cases") -> Subject:
         raise CaseModuleError(f"{package}.{name} exposes no SUBJECT of type Subject")
     if subject.name != name:
         raise CaseModuleError(f"{package}.{name} names its SUBJECT {subject.name!r}; rename one of them")
-    return subject
+    try:
+        return adversarial.with_cases(subject)
+    except adversarial.AdversarialError as error:
+        raise CaseModuleError(str(error)) from None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from rich.console import Console
@@ -18,6 +22,7 @@ Result = TypeVar("Result")
 
 #: Read by the BLAS libraries that NumPy is built with, when they are loaded.
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_DIED = "a worker process died (killed, or out of memory); try --jobs 1"
 
 
 class WorkerDied(Exception):
@@ -65,7 +70,7 @@ def _collect(
             _noted(futures[future], future.result(), each, advance)
         return [future.result() for future in futures]
     except BrokenProcessPool:
-        raise WorkerDied("a worker process died (killed, or out of memory); try --jobs 1") from None
+        raise WorkerDied(_DIED) from None
     finally:
         for future in futures:
             future.cancel()
@@ -97,3 +102,83 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
+
+
+# ------------------------------------------------------------------------- jobs without a known end
+
+#: In a worker process: set when the user wants the run to end.
+_STOPPED: Event | None = None
+
+
+def stopped() -> bool:
+    """In a worker of `as_they_come`: whether what is under way should end early and give what it has."""
+    return _STOPPED is not None and _STOPPED.is_set()
+
+
+def as_they_come(work: Callable[[Job], Result], todo: Iterator[Job], jobs: int) -> Iterator[Result]:
+    """Results as they are ready; `todo` is asked for its next job only when a process is free for it.
+
+    At an interrupt no job begins any more, those under way are told by `stopped`, and their results still come;
+    a second one ends the processes. With one process the work is done in this one, and `work` has to catch what
+    it wants to survive. WorkerDied where a process ends.
+    """
+    if jobs == 1:
+        yield from map(work, todo)
+        return
+    event = multiprocessing.get_context("spawn").Event()
+    with _single_threaded_children(), _interruptible(jobs, event) as executor:
+        with _interrupts_ignored():
+            # All processes start here, and inherit that they do not hear the interrupts of a terminal.
+            waiting = {executor.submit(work, job) for job in itertools.islice(todo, jobs)}
+        while waiting:
+            try:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            except KeyboardInterrupt:
+                if event.is_set():
+                    raise
+                event.set()
+                continue
+            for future in done:
+                if not event.is_set():
+                    waiting |= {executor.submit(work, job) for job in itertools.islice(todo, 1)}
+                yield _result(future)
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise WorkerDied(_DIED) from None
+
+
+@contextlib.contextmanager
+def _interruptible(jobs: int, event: Event) -> Iterator[ProcessPoolExecutor]:
+    """Workers that leave interrupts to this process, and end with it."""
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts, initargs=(event,))
+    try:
+        yield executor
+        executor.shutdown()
+    except BaseException:
+        for process in list(executor._processes.values()):
+            process.terminate()
+        executor.shutdown(cancel_futures=True)
+        raise
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave_interrupts(event: Event) -> None:
+    global _STOPPED
+    _STOPPED = event
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

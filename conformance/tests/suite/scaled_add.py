@@ -6,6 +6,7 @@ that the suite is tested without the machine.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conformance import lanes
+from conformance.bounds import Bound
 from conformance.randomness import Stream
 from conformance.subject import Arrays, Call, Case, Output, Subject
 from conformance.tolerances import Tolerance
@@ -206,6 +208,47 @@ SUBJECT = Subject(
     call=call,
     tolerances=(Tolerance("scaled_add", "*", "*", 1e-2, 0.0, "one bfloat16 step of the largest value"),),
 )
+
+
+@dataclass(frozen=True)
+class Hill:
+    """A config whose error depends on it, and is largest at one place that few draws come near to."""
+
+    x: int = 0
+    y: int = 0
+    z: int = 0
+
+
+#: Where the hill is highest, and the range of each coordinate.
+SUMMIT, EXTENT = Hill(701, 295, 543), 2**10
+
+
+def height(config: Hill) -> float:
+    """1 at the summit, 0 as far from it as can be."""
+    away = sum(abs(getattr(config, name) - getattr(SUMMIT, name)) for name in ("x", "y", "z"))
+    return 1 - away / (3 * EXTENT)
+
+
+def hill(tallest: float) -> Subject:
+    """A subject whose model and kernel are off by the height of the hill, times `tallest`, in bounds of 1."""
+
+    def wrong(config: Hill, inputs: Arrays, **_: Any) -> Arrays:
+        return {"y": (inputs["a"] + np.float64(tallest * height(config))).astype(np.float32)}
+
+    return dataclasses.replace(
+        SUBJECT,
+        config_type=Hill,
+        outputs=(Output("y"),),
+        catalog=(),
+        legal=lambda config: None,
+        strategy=lambda: st.builds(Hill, *(st.integers(0, EXTENT) for _ in range(3))),
+        build=lambda config, lane, seed: {"a": np.arange(4, dtype=np.float32)},
+        truth=lambda config, inputs: {"y": inputs["a"].astype(np.float64)},
+        model=wrong,
+        call=lambda config, inputs, _: Call(lambda: wrong(config, inputs)["y"], {}, ("y",)),
+        bounds=lambda config, inputs: {"y": Bound(np.ones(4))},
+        tolerances=(Tolerance("scaled_add", "*", "*", 10.0, 10.0, "bounds decide here"),),
+    )
 
 
 def broken(name: str) -> Subject:

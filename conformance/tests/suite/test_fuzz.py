@@ -1,18 +1,26 @@
-"""The fuzzer finds every wrong kernel, shrinks it to a case to run again, and passes the right one."""
+"""The fuzzer finds every wrong kernel and every error outside its bound, shrinks it to a case to run again, and
+passes the right one."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import pickle
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 
-from conformance.fuzz import SIZES, FuzzFailure, fuzz, fuzz_illegal, fuzz_legal, refusal_complaint
+from conformance import fuzz as fuzzing
+from conformance.fuzz import SIZES, FuzzFailure, fuzz, fuzz_cases, fuzz_illegal, fuzz_legal, refusal_complaint
+from conformance.fuzz_result import shares
 from conformance.lanes import LaneError
+from conformance.pairwise import Flag
 from conformance.runner import run_case
-from conformance.subject import Subject
+from conformance.subject import Case, Subject
 from conformance.tests.suite import scaled_add
 from conformance.tests.suite.scaled_add import BROKEN, SUBJECT, Config, HostBackend
 
@@ -149,3 +157,157 @@ def test_an_illegal_config_that_is_let_in_is_found() -> None:
 def test_every_hypothesis_profile_of_the_suite_has_a_size() -> None:
     assert set(SIZES) == {"ci", "dev", "nightly"}
     assert all(size.legal >= size.parts for size in SIZES.values())
+
+
+def test_seeking_error_climbs_where_drawing_alone_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = scaled_add.hill(0.9)
+    climbed = fuzz(subject, 400, 1, backend=HostBackend(), illegal=0)
+    monkeypatch.setattr(fuzzing, "target", lambda share, label: None)
+    drawn = fuzz(subject, 400, 1, backend=HostBackend(), illegal=0)
+    assert climbed.passed
+    assert drawn.passed
+    assert (climbed.examples, drawn.examples) == (400, 400)
+    # The hill is 0.9 high; 400 draws at random from a cube end some way below the summit.
+    assert climbed.worst_share is not None
+    assert drawn.worst_share is not None
+    assert climbed.worst_share > 0.899
+    assert drawn.worst_share < 0.89
+
+
+def test_the_worst_case_can_be_run_again() -> None:
+    subject = scaled_add.hill(0.9)
+    (worst,) = fuzz(subject, 60, 1, backend=HostBackend(), illegal=0).worst
+    assert (worst.output, worst.family, worst.size) == ("y", "none", 16)
+    assert worst.repro.endswith(f"--case {worst.case} --kernel {subject.implementation}")
+    again = run_case(subject, subject.case(worst.case), HostBackend())
+    assert again.passed
+    assert shares(again) == {"y": worst.share}
+
+
+def test_an_output_outside_its_bound_is_a_finding_though_bits_agree() -> None:
+    result = fuzz(scaled_add.hill(1.2), 200, 1, backend=HostBackend(), illegal=0)
+    assert not result.passed
+    report = result.failure.splitlines()
+    assert report[0].endswith("outside its bound")
+    assert re.fullmatch(r"y: an error of 1(\.\d+)? times its bound", report[1])
+    assert report[-1].startswith("again: nki-oracle check scaled_add --case cfg:lane=normal,seed=0,")
+    # Shrunk: no step further from the summit is outside still.
+    assert result.case is not None
+    assert 1 < 1.2 * scaled_add.height(scaled_add.Hill(**result.case.config)) < 1.001
+
+
+def test_bits_alone_ask_for_no_truth() -> None:
+    def no_truth(config: Any, inputs: Any) -> Any:
+        raise RuntimeError("asked for truth")
+
+    subject = dataclasses.replace(scaled_add.hill(1.2), truth=no_truth)
+    assert fuzz(subject, 40, 1, backend=HostBackend(), illegal=0, seek=False).passed
+    assert "asked for truth" in fuzz(subject, 40, 1, backend=HostBackend(), illegal=0).failure
+
+
+def test_lanes_in_which_truth_leaves_something_out_are_told_and_no_finding() -> None:
+    subject = dataclasses.replace(scaled_add.hill(1.2), lanes=("normal", "fp8_edge"))
+    edge = dataclasses.replace(subject, lane_fits=lambda config, lane: lane == "fp8_edge")
+    result = fuzz(edge, 200, 1, backend=HostBackend(), illegal=0)
+    assert result.passed
+    assert result.beyond[0].share > 1 >= (result.worst_share or 0)
+    normal = dataclasses.replace(subject, lane_fits=lambda config, lane: lane == "normal")
+    assert not fuzz(normal, 200, 1, backend=HostBackend(), illegal=0).passed
+
+
+def _wrong_in_a_corner() -> Subject:
+    """Wrong for one config in 48."""
+
+    def wrong(a: Any, b: Any, total: Any, scale: float) -> Any:
+        y = scaled_add.kernel(a, b, total, scale)
+        if a.shape[0] == 13 and a.dtype == "float16":
+            y[0, 0] += 1
+        return y
+
+    return dataclasses.replace(SUBJECT, call=lambda config, inputs, _: scaled_add.call(config, inputs, wrong))
+
+
+def test_a_failing_example_is_kept_and_comes_first_in_the_next_run(tmp_path: Path) -> None:
+    subject = _wrong_in_a_corner()
+    found = _fuzz(subject, 400, database=tmp_path)
+    assert found.case is not None
+    assert _fuzz(subject, 5).passed
+    again = _fuzz(subject, 5, database=tmp_path)
+    assert again.case is not None
+    assert again.case.case == found.case.case
+    assert again.examples == 0
+    assert _fuzz(subject, 5, database=tmp_path, replay=False).passed
+    assert _fuzz(SUBJECT, 5, database=tmp_path).passed
+
+
+def test_examples_of_another_implementation_are_kept_apart(tmp_path: Path) -> None:
+    assert not _fuzz(scaled_add.broken("is_dead"), database=tmp_path).passed
+    assert not _fuzz(scaled_add.broken("leaves_total"), database=tmp_path).passed
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_interrupt_ends_the_run_and_keeps_what_was_found() -> None:
+    calls = []
+
+    def interrupted(a: Any, b: Any, total: Any, scale: float) -> Any:
+        calls.append(a.shape)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return scaled_add.kernel(a, b, total, scale)
+
+    subject = dataclasses.replace(SUBJECT, call=lambda config, inputs, _: scaled_add.call(config, inputs, interrupted))
+    result = _fuzz(subject)
+    assert (result.interrupted, result.passed, result.examples, result.refusals) == (True, True, 7, 3)
+    assert not _fuzz(SUBJECT).interrupted
+
+
+def test_a_run_that_is_told_to_stop_begins_no_further_example() -> None:
+    calls = HostBackend()
+    result = fuzz(SUBJECT, 40, 1, backend=calls, illegal=0, stop=lambda: calls.calls >= 5)
+    assert (result.examples, result.interrupted) == (5, True)
+
+
+def test_results_add_up_travel_and_name_each_finding_once() -> None:
+    one, two = _fuzz(scaled_add.broken("is_dead")), _fuzz(scaled_add.broken("is_dead"))
+    assert pickle.loads(pickle.dumps(one)) == one
+    both = one + two
+    assert (len(both.findings), both.refusals) == (1, one.refusals + two.refusals)
+    near, far = (fuzz(scaled_add.hill(top), 20, 1, backend=HostBackend(), illegal=0) for top in (0.9, 0.3))
+    assert [worst.share for worst in (far + near).worst] == [near.worst_share]
+    with pytest.raises(ValueError, match="do not add up"):
+        one + dataclasses.replace(two, kernel="other")
+    json.dumps(both.to_dict())
+
+
+def test_a_case_that_was_not_drawn_is_made_smaller_field_by_field() -> None:
+    def wrong(a: Any, b: Any, total: Any, scale: float) -> Any:
+        y = scaled_add.kernel(a, b, total, scale)
+        if a.shape[0] >= 3:
+            y[0, 0] += 1
+        return y
+
+    subject = dataclasses.replace(SUBJECT, call=lambda config, inputs, _: scaled_add.call(config, inputs, wrong))
+    config = Config(rows=100, cols=11, dtype="float32", scale=-3.0)
+    with pytest.raises(FuzzFailure) as failure:
+        fuzz_cases(subject, [Case("cfg:given", config, "exact", 9)], HostBackend())
+    found = failure.value.result
+    assert found is not None
+    smaller = Config(**found.config)
+    # Defaults are what is simple; rows may only take sizes that were drawn for the covering set.
+    assert (found.lane, found.seed, smaller.cols, smaller.dtype, smaller.scale) == ("normal", 0, 8, "bfloat16", 0.75)
+    assert smaller.rows >= 3
+
+
+def test_a_case_without_room_for_its_lane_is_run_with_normal_data() -> None:
+    seen: list[str] = []
+
+    def build(config: Config, lane: str, seed: int) -> Any:
+        if lane == "exact":
+            raise LaneError("no room")
+        seen.append(lane)
+        return scaled_add.build(config, lane, seed)
+
+    subject = dataclasses.replace(SUBJECT, build=build, flags=(Flag("dtype", ("bfloat16", "float16")), Flag("rows", (4,))))
+    pairs = fuzz_cases(subject, [Case("cfg:given", Config(), "exact")], HostBackend())
+    assert seen == ["normal"]
+    assert pairs == {"dtype=bfloat16 & rows=4"}
