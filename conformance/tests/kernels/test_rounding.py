@@ -47,7 +47,9 @@ def test_other_rounding_and_profile_reach_the_cast() -> None:
 def test_study_answers_the_open_questions_as_its_profile() -> None:
     study = Study.of(CHAIN, frozenset({"prob"}))
     assert (study.matmul_order, study.reduce_order) == ("chain", "chain")
-    assert study.replace(matmul_order="exact").exact == {"prob"}
+    changed = study.replace(matmul_order="exact")
+    assert isinstance(changed, Study)
+    assert changed.exact == {"prob"}
     assert is_study(study)
     assert not is_study(CHAIN)
 
@@ -96,7 +98,7 @@ def test_what_carries_values_leaves_them_wide_in_a_study() -> None:
 
 def test_cache_and_rows_meet_in_float32_where_a_study_left_one_wide() -> None:
     cache, rows = cast(VALUES, "bfloat16"), VALUES
-    for pair in ((cache, rows), (rows, cache)):
-        assert [x.dtype for x in alongside(*pair, Study.of(DEFAULT))] == [np.float32, np.float32]
+    for first, second in ((cache, rows), (rows, cache)):
+        assert [x.dtype for x in alongside(first, second, Study.of(DEFAULT))] == [np.float32, np.float32]
     assert alongside(cache, rows, DEFAULT) == (cache, rows)
     assert alongside(cache, cache, Study.of(DEFAULT)) == (cache, cache)

@@ -238,7 +238,8 @@ def _moves(chosen: Subject, run: Run, name: str) -> bool:
 
 def test_an_fp8_cache_costs_sixteen_times_what_a_bfloat16_cache_does() -> None:
     kernel = registry.kernel("attention_tkg")
-    found = budget(kernel, kernel.case("decode-8k-fp8"))
+    config = dataclasses.replace(kernel.case("decode-8k-fp8").config, curr_sprior=1024, full_sprior=1024)
+    found = budget(kernel, Case("decode-1k-fp8", config))
     assert found.caches is not None
     fp8, bf16 = (found.caches.adds[dtype]["out"] for dtype in ("float8_e4m3", "bfloat16"))
     # Three fraction bits against seven; what is below the normal range of the eight bits adds a little.
