@@ -102,7 +102,8 @@ def _show(found: Budget, output: str) -> None:
     screen = console()
 
     def say(text: str) -> None:
-        screen.print(text, markup=False, highlight=False)
+        # Not wrapped: the last line is there to be copied.
+        screen.print(text, markup=False, highlight=False, soft_wrap=True)
 
     for line in _head(found, output):
         say(line)

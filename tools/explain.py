@@ -49,7 +49,7 @@ def explain(
     if json_file is not None:
         write_json(json_file, {"command": "explain", "version": 1, **found.to_dict()})
     if json_file != Path("-"):
-        console().print(found.text(), markup=False, highlight=False)
+        console().print(found.text(), markup=False, highlight=False, soft_wrap=True)
     return 0 if found.agrees else 1
 
 
