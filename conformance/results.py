@@ -29,6 +29,8 @@ STATUSES = (
 
 #: Figures of an output that may be infinite.
 _FIGURES = ("max_abs_error", "relative_l2", "share_of_bound")
+#: Of these, what says nothing of the numbers, and is tried again when a run is resumed.
+UNDONE = ("timed-out", "died")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tools.budget import budget
 from tools.campaign import campaign
 from tools.check import check
 from tools.doctor import doctor
+from tools.drift import drift
 from tools.errors import BadInput
 from tools.explain import explain
 from tools.fuzz import fuzz
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command("list")(list_kernels)
 app.command("check")(check)
 app.command("explain")(explain)
+app.command("drift")(drift)
 app.command("budget")(budget)
 app.command("fuzz")(fuzz)
 app.command("run")(run_kernel)

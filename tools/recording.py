@@ -12,14 +12,11 @@ from pathlib import Path
 
 from conformance.config_codec import dict_digest
 from conformance.ledger import Ledger, Row, Run
-from conformance.results import CaseResult
+from conformance.results import UNDONE, CaseResult
 from conformance.subject import Case, config_to_dict
 from conformance.versions import versions
 from reference.numerics.profile import DEFAULT
 from tools.errors import BadInput
-
-#: What is tried again when a run is resumed.
-UNDONE = ("timed-out", "died")
 
 _Key = tuple[str, str, str, int]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from conformance.ledger import Ledger, LedgerError
 from conformance.report import Sources, document, page
 from tools import check as checking
 from tools.errors import BadInput
@@ -25,6 +26,9 @@ def report(
         "nki-oracle-report.html"
     ),
     check: Annotated[Path | None, typer.Option(help="JSON of `check`; without it the check cases are run.")] = None,
+    ledger: Annotated[
+        str | None, typer.Option(metavar="FILE[@RUN]", help="Take the results of a run from a ledger.")
+    ] = None,
     mutants: Given = None,
     fuzz: Given = None,
     probe: Given = None,
@@ -38,7 +42,7 @@ def report(
         raise BadInput(f"--output {output}: the page cannot have the name of its JSON")
     require_folder(output)
     sources = Sources(
-        check=_checked(check, kernels or [], jobs),
+        check=_checked(check, ledger, kernels or [], jobs),
         mutants=_read(mutants, "mutants"),
         fuzz=_read(fuzz, "fuzz"),
         probe=_read(probe, "probe"),
@@ -53,16 +57,37 @@ def report(
     return 0 if made["passed"] else 1
 
 
-def _checked(path: Path | None, kernels: list[str], jobs: int) -> dict[str, Any]:
-    """The document of `check`: read, or made now."""
-    if path is None:
+def _checked(path: Path | None, ledger: str | None, kernels: list[str], jobs: int) -> dict[str, Any]:
+    """The document of `check`: read, told by a ledger, or made now."""
+    if path is not None and ledger is not None:
+        raise BadInput("--check and --ledger: name one place to take the results from")
+    if path is None and ledger is None:
         return _run_now(kernels, jobs)
-    found = _required(path, "check")
-    if kernels:
-        found["results"] = [row for row in found["results"] if row["kernel"] in kernels]
+    found = _required(path, "check") if path is not None else _from_ledger(str(ledger))
+    found["results"] = [row for row in found["results"] if not kernels or row["kernel"] in kernels]
     if not found["results"]:
-        raise BadInput(f"{path} holds no result{' of ' + ', '.join(kernels) if kernels else ''}")
+        raise BadInput(f"{path or ledger} holds no result{' of ' + ', '.join(kernels) if kernels else ''}")
     return found
+
+
+def _from_ledger(place: str) -> dict[str, Any]:
+    """The results of one run as `check` would have written them; the latest of a case that was tried again."""
+    name, _, run = place.rpartition("@") if "@" in place else (place, "", "")
+    try:
+        chosen = Ledger(Path(name)).run(run)
+        rows = Ledger(Path(name)).rows(chosen.id)
+    except LedgerError as error:
+        raise BadInput(str(error)) from None
+    latest = {row.key._replace(repetition=0): row.result for row in rows if row.task == "check"}
+    results = list(latest.values())
+    return {
+        "command": "check",
+        "version": 1,
+        "backend": chosen.backend,
+        "versions": chosen.versions,
+        "passed": all(one.passed or one.status in ("unfit", "waived") for one in results),
+        "results": [one.to_dict() for one in results],
+    }
 
 
 def _run_now(kernels: list[str], jobs: int) -> dict[str, Any]:

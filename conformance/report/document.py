@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conformance import claims
-from conformance.backends import BACKENDS
+from conformance.backends import is_hardware
 from conformance.report.grades_reached import matrices, options, tally
 from conformance.report.histograms import histograms
 from conformance.versions import versions
@@ -54,11 +54,6 @@ def document(sources: Sources) -> Document:
         "probed_on": None if sources.probe is None else sources.probe.get("backend", ""),
         "versions": sources.check.get("versions") or versions(),
     }
-
-
-def is_hardware(backend: str) -> bool:
-    """Whether results of this backend came from a chip; a name nobody knows never counts as one."""
-    return backend in BACKENDS and backend.startswith("trn")
 
 
 def _held(sources: Sources) -> bool:

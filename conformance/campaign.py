@@ -1,0 +1,190 @@
+"""A campaign: check, fuzz and probe work cut into tasks, done by many workers, kept in one ledger.
+
+A task is known by its key (kernel, digest of what it is, lane, seed, kind of work). Workers may do a task twice,
+after one of them was lost; the ledger takes the first result of a key and no second, and a campaign that was
+broken off goes on with the keys that are not there yet. The driver alone writes, so workers may be anywhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from conformance.fuzz import FuzzResult, fuzz
+from conformance.ledger import Key, Ledger, Row
+from conformance.probes import session
+from conformance.probes.probe import Setting
+from conformance.results import UNDONE, CaseResult
+from conformance.runner import named_backend, run_case
+from conformance.subject import Case, Subject, config_to_dict
+from reference.numerics.profile import DEFAULT, QUESTIONS
+
+#: What a campaign can do.
+KINDS = ("check", "fuzz", "probe")
+#: What the ledger calls the kernel of a probe.
+PROBE = "probe"
+#: Legal and illegal configs of one fuzz task: minutes, not hours, are lost with a worker.
+FUZZ_PART = 25
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work; picklable, and the same on every machine for the same campaign.
+
+    `case` is what is checked; for fuzzing it carries the seed that draws, for a probe the question, and no config.
+    """
+
+    kind: str
+    subject: str
+    implementation: str
+    backend: str
+    case: Case
+    examples: int = 0
+    provider: str = ""
+    timeout: float | None = None
+
+    @property
+    def key(self) -> Key:
+        """What the ledger knows it by: that of its result, the first time it is done."""
+        return Row(self.result(), self.kind).key
+
+    @property
+    def cores(self) -> int:
+        """Logical cores that a launch of it needs."""
+        return int(getattr(self.case.config, "lnc", 1))
+
+    def result(self, **fields: Any) -> CaseResult:
+        """A result of it; what `fields` do not say is as for a task that came to nothing."""
+        plain: dict[str, Any] = {
+            "kernel": self.subject,
+            "case": self.case.id,
+            "config": _described(self),
+            "lane": self.case.lane,
+            "seed": self.case.seed,
+            "backend": self.backend,
+            "profile": DEFAULT.to_dict(),
+            "repro": "",
+            "status": "died",
+        }
+        return CaseResult(**plain | fields)
+
+
+class Workers(Protocol):
+    """Whatever does tasks: `conformance.cluster.Cluster`, or a loop."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterable[tuple[Task, CaseResult | Exception]]:
+        """Each task with its result, in any order."""
+
+
+def check_tasks(subject: Subject, cases: Iterable[Case], backend: str, timeout: float | None = None) -> list[Task]:
+    """One task per case."""
+    return [
+        Task("check", subject.name, subject.implementation, backend, case, 0, subject.provider, timeout)
+        for case in cases
+    ]
+
+
+def fuzz_tasks(
+    subject: Subject, examples: int, seed: int, backend: str, timeout: float | None = None
+) -> list[Task]:
+    """Tasks of FUZZ_PART examples, each from a seed of its own: the same for the same examples and seed."""
+    sizes = [min(FUZZ_PART, examples - start) for start in range(0, examples, FUZZ_PART)]
+    return [
+        Task(
+            "fuzz", subject.name, subject.implementation, backend,
+            Case(f"fuzz-{size}-from-{seed + part}", None, "drawn", seed + part), size, subject.provider, timeout,
+        )
+        for part, size in enumerate(sizes)
+    ]  # fmt: skip
+
+
+def probe_tasks(backend: str, timeout: float | None = None) -> list[Task]:
+    """One task per open question of the profile; each asks what it needs to know by itself."""
+    return [Task("probe", PROBE, "", backend, Case(one, None, "probe"), timeout=timeout) for one in QUESTIONS]
+
+
+def perform(task: Task, subject: Callable[[Task], Subject]) -> CaseResult:
+    """Does a task; whatever a kernel, model or truth does becomes a status."""
+    backend = named_backend(task.backend, timeout=task.timeout)
+    if task.kind == "check":
+        return run_case(subject(task), task.case, backend)
+    if task.kind == "probe":
+        return _of_probe(task, session.run(backend, Setting(), (task.case.id,)).finding(task.case.id))
+    return _of_fuzz(task, fuzz(subject(task), task.examples, task.case.seed, backend=backend))
+
+
+def _of_fuzz(task: Task, found: FuzzResult) -> CaseResult:
+    """A fuzz result as a row, with the outputs of the smallest failing case where there is one."""
+    again = f"nki-oracle fuzz {task.subject} --examples {task.examples} --seed {task.case.seed}"
+    seconds = {"fuzz": found.seconds}
+    if found.passed:
+        return task.result(status="passed", seconds=seconds, repro=again)
+    if found.case is None:
+        return task.result(status="failed", seconds=seconds, repro=again, error=found.failure)
+    small = found.case
+    return task.result(
+        status=small.status, outputs=small.outputs, seconds=seconds, repro=small.repro, error=small.case,
+        details=found.failure,
+    )  # fmt: skip
+
+
+def _of_probe(task: Task, found: session.Finding) -> CaseResult:
+    """A finding as a row: wrong where no candidate fits, or where the launches themselves did not work out."""
+    fields = [(one.field, one.status, ", ".join(map(str, one.left)) or "none") for one in found.fields]
+    told = "; ".join(f"{name}: {status}, left {left}" for name, status, left in fields)
+    status = "failed" if found.status in ("none", "unstable", "failed") else "passed"
+    again = f"nki-oracle probe --question {task.case.id} --backend {task.backend}"
+    return task.result(status=status, repro=again, error=told)
+
+
+def run(
+    tasks: Sequence[Task],
+    ledger: Ledger,
+    run_id: str,
+    workers: Workers,
+    advance: Callable[[CaseResult], None] = lambda result: None,
+) -> int:
+    """Does what the run does not have yet, and appends each result as it comes; number of results added.
+
+    A task whose every attempt lost its worker becomes a result of status 'died'. A row of that status, or of one
+    that timed out, says nothing of the numbers: the next call tries again, and both rows stay.
+    """
+    tried = Counter(row.key._replace(repetition=0) for row in ledger.rows(run_id))
+    added = 0
+    for task, found in workers.results(left(tasks, ledger, run_id)):
+        result = found if isinstance(found, CaseResult) else task.result(error=_one_line(found))
+        added += ledger.add(run_id, Row.of(result, task.kind, tried[task.key]))
+        advance(result)
+    return added
+
+
+def left(tasks: Sequence[Task], ledger: Ledger, run_id: str) -> list[Task]:
+    """Tasks that the run has no result of, each once."""
+    done = {row.key._replace(repetition=0) for row in ledger.rows(run_id) if row.result.status not in UNDONE}
+    unique = {task.key: task for task in tasks}
+    return [task for key, task in unique.items() if key not in done]
+
+
+@dataclass(frozen=True)
+class Here:
+    """Workers that are none: tasks done one after another in this process."""
+
+    work: Callable[[Task], CaseResult]
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, CaseResult | Exception]]:
+        """In the order given."""
+        for task in tasks:
+            yield task, self.work(task)
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """What stands for the config in the ledger; its digest is part of the key."""
+    if task.kind == "check":
+        return config_to_dict(task.case.config)
+    return {"question": task.case.id} if task.kind == "probe" else {"examples": task.examples}
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,134 @@
+"""Campaigns: what is done, what is left after an interruption, and that the ledger takes each result once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from conformance import campaign
+from conformance.campaign import Here, Task
+from conformance.ledger import Ledger
+from conformance.results import CaseResult
+from conformance.subject import Case, Subject
+from conformance.tests.suite import scaled_add
+from reference.numerics.profile import DEFAULT, QUESTIONS
+
+SUBJECT = scaled_add.SUBJECT
+WRONG = "is_dead"
+CASES = [Case(f"case-{n}", scaled_add.Config(rows=n + 1), "normal", n) for n in range(5)]
+TASKS = campaign.check_tasks(SUBJECT, CASES, "sim")
+
+
+def passed(task: Task) -> CaseResult:
+    return task.result(status="passed")
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger")
+
+
+@pytest.fixture
+def run(book: Ledger) -> str:
+    return book.begin("sim", DEFAULT, task="campaign")
+
+
+class BreaksOff:
+    """Workers whose driver dies after some results."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, CaseResult | Exception]]:
+        for task in tasks[: self.after]:
+            yield task, passed(task)
+        raise KeyboardInterrupt
+
+
+class Twice:
+    """Workers that do everything twice, as after a loss that was none."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, CaseResult | Exception]]:
+        for task in (*tasks, *reversed(tasks)):
+            yield task, passed(task)
+
+
+class Loses:
+    """Workers that lose every task they are given."""
+
+    def results(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, CaseResult | Exception]]:
+        for task in tasks:
+            yield task, RuntimeError("the worker\nis gone")
+
+
+def cases(book: Ledger, run: str) -> list[str]:
+    return [row.result.case for row in book.rows(run)]
+
+
+def test_every_task_has_one_result(book: Ledger, run: str) -> None:
+    seen: list[CaseResult] = []
+    assert campaign.run(TASKS, book, run, Here(passed), seen.append) == 5
+    assert sorted(cases(book, run)) == sorted(case.id for case in CASES)
+    assert len(seen) == 5
+
+
+def test_after_an_interruption_only_what_is_missing_is_done(book: Ledger, run: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(TASKS, book, run, BreaksOff(2))
+    assert [task.case.id for task in campaign.left(TASKS, book, run)] == ["case-2", "case-3", "case-4"]
+    assert campaign.run(TASKS, book, run, Here(passed)) == 3
+    assert sorted(cases(book, run)) == sorted(case.id for case in CASES)
+
+
+def test_a_result_that_comes_twice_is_kept_once(book: Ledger, run: str) -> None:
+    assert campaign.run(TASKS, book, run, Twice()) == 5
+    assert len(cases(book, run)) == 5
+
+
+def test_a_task_that_is_named_twice_is_done_once(book: Ledger, run: str) -> None:
+    assert campaign.run([*TASKS, *TASKS], book, run, Here(passed)) == 5
+
+
+def test_a_lost_task_is_told_and_tried_again_by_the_next_call(book: Ledger, run: str) -> None:
+    campaign.run(TASKS[:1], book, run, Loses())
+    (row,) = book.rows(run)
+    assert (row.result.status, row.result.error) == ("died", "RuntimeError: the worker is gone")
+    assert campaign.run(TASKS[:1], book, run, Here(passed)) == 1
+    assert [row.result.status for row in book.rows(run)] == ["died", "passed"]
+    assert campaign.left(TASKS[:1], book, run) == []
+
+
+def test_fuzz_tasks_cover_the_examples_with_seeds_of_their_own() -> None:
+    tasks = campaign.fuzz_tasks(SUBJECT, 60, 7, "sim")
+    assert [(task.examples, task.case.seed) for task in tasks] == [(25, 7), (25, 8), (10, 9)]
+    assert len({task.key for task in tasks}) == 3
+    assert campaign.fuzz_tasks(SUBJECT, 60, 7, "sim") == tasks
+
+
+def test_work_of_different_kinds_has_different_keys() -> None:
+    tasks = [*TASKS, *campaign.fuzz_tasks(SUBJECT, 100, 0, "sim"), *campaign.probe_tasks("sim")]
+    assert len({task.key for task in tasks}) == len(tasks) == 5 + 4 + len(QUESTIONS)
+
+
+def test_a_wrong_kernel_is_found_by_check_and_by_fuzz(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "named_backend", lambda name, timeout: scaled_add.HostBackend())
+    right, wrong = SUBJECT, SUBJECT.with_implementation(f"{scaled_add.__name__}:{WRONG}")
+    for subject, expected in ((right, "passed"), (wrong, "failed")):
+        tasks = [*campaign.check_tasks(subject, CASES[-1:], "sim"), *campaign.fuzz_tasks(subject, 5, 0, "sim")]
+        found = [campaign.perform(task, lambda task, subject=subject: subject) for task in tasks]  # type: ignore[misc]
+        assert [one.status for one in found] == [expected, expected]
+    assert "nki-oracle" in found[1].repro
+    assert found[1].outputs
+
+
+def test_a_probe_task_tells_what_is_left() -> None:
+    (task,) = [one for one in campaign.probe_tasks("sim") if one.case.id == "U12"]
+    found = campaign.perform(task, unasked)
+    assert found.status == "passed"
+    assert "product_round: decided, left exact" in found.error
+
+
+def unasked(task: Task) -> Subject:
+    raise AssertionError("a probe has no kernel")

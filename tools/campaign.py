@@ -1,0 +1,146 @@
+"""`nki-oracle campaign`: check, fuzz and probe work over the workers of a Ray cluster, kept in one ledger."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from conformance import campaign as campaigning
+from conformance.backends import is_hardware
+from conformance.campaign import KINDS, Task
+from conformance.cluster import Cluster, ClusterError
+from conformance.ledger import Ledger, LedgerError
+from conformance.results import CaseResult
+from reference.numerics.profile import DEFAULT
+from tools import selection
+from tools.errors import BadInput
+from tools.output import console, require_folder
+
+_SHOWN_FAILURES = 5
+
+
+def campaign(
+    kernels: Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")] = None,
+    ledger: Annotated[Path, typer.Option(help="The file that results are appended to.")] = Path("nki-oracle.ledger"),
+    work: Annotated[list[str] | None, typer.Option(help="check, fuzz or probe; may come several times.")] = None,
+    tag: Annotated[str, typer.Option(help="Which catalog cases are checked; 'all' for every one.")] = "check",
+    examples: Annotated[int, typer.Option(help="Legal and illegal configs fuzzed per kernel.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Fixes what fuzzing draws.", min=0)] = 0,
+    backend: Annotated[str, typer.Option(help="What executes the kernels.")] = "sim",
+    provider: Annotated[str | None, typer.Option(help="Somebody's kernels: module:attribute.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds per launch in a child process.", min=0.1)] = None,
+    workers: Annotated[int, typer.Option(help="Workers, where this process starts the cluster.", min=1)] = 2,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster; 'auto' for this machine's.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run; 'last' for the latest.")] = None,
+) -> int:
+    """Spread work over a cluster; exit 0 if every result is right. Broken off, it goes on with --resume last."""
+    if address is None:
+        selection.usable_backend(backend)
+    require_folder(ledger)
+    tasks = _tasks(kernels or [], work or ["check"], tag, examples, seed, backend, provider, timeout)
+    cores = (lambda task: task.cores) if is_hardware(backend) else None
+    try:
+        book = Ledger(ledger)
+        run = _run(book, backend, resume)
+        with Cluster(perform, workers, address, cores) as cluster, _progress(tasks, book, run) as advance:
+            campaigning.run(tasks, book, run, cluster, advance)
+        found = [row.result for row in book.rows(run)]
+    except (ClusterError, LedgerError) as error:
+        raise BadInput(str(error)) from None
+    _show(ledger, run, found)
+    return 1 if _failures(found) else 0
+
+
+def perform(task: Task) -> CaseResult:
+    """The result of one task, in whatever process it is."""
+    return campaigning.perform(
+        task, lambda one: selection.Judged(one.subject, one.implementation, one.provider).subject()
+    )
+
+
+def _tasks(
+    kernels: list[str],
+    work: list[str],
+    tag: str,
+    examples: int,
+    seed: int,
+    backend: str,
+    provider: str | None,
+    timeout: float | None,
+) -> list[Task]:
+    if unknown := set(work) - set(KINDS):
+        raise BadInput(f"--work {sorted(unknown)[0]}: known are {', '.join(KINDS)}")
+    subjects = selection.judged(kernels, None, provider).subjects
+    tasks: list[Task] = []
+    for subject in subjects:
+        if "check" in work:
+            tasks += campaigning.check_tasks(subject, selection.tagged(subject, tag), backend, timeout)
+        if "fuzz" in work:
+            tasks += campaigning.fuzz_tasks(subject, examples, seed, backend, timeout)
+    return tasks + (campaigning.probe_tasks(backend, timeout) if "probe" in work else [])
+
+
+def _run(book: Ledger, backend: str, resume: str | None) -> str:
+    """The id of a new run, or of the one to go on with, which must be of the same backend."""
+    if resume is None:
+        return book.begin(backend, DEFAULT, task="campaign")
+    run = book.run("" if resume == "last" else resume)
+    if run.backend != backend or run.task != "campaign":
+        raise BadInput(f"--resume {run.id}: that is a run of {run.task} on {run.backend}")
+    return run.id
+
+
+@contextlib.contextmanager
+def _progress(tasks: list[Task], book: Ledger, run: str) -> Iterator[Callable[[CaseResult], None]]:
+    """Tasks done of all, and how many results are not right, on stderr where someone is looking."""
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    wrong = 0
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        total = len({task.key for task in tasks})
+        bar = progress.add_task("campaign", total=total, completed=total - len(campaigning.left(tasks, book, run)))
+
+        def advance(result: CaseResult) -> None:
+            nonlocal wrong
+            wrong += bool(_failures([result]))
+            progress.update(bar, advance=1, description=f"campaign, {wrong} wrong" if wrong else "campaign")
+
+        yield advance
+
+
+def _failures(results: list[CaseResult]) -> list[CaseResult]:
+    """What is not right. A config without room for what another lane promises says nothing of a kernel."""
+    return [one for one in results if not one.passed and one.status != "unfit"]
+
+
+def _show(ledger: Path, run: str, results: list[CaseResult]) -> None:
+    table = Table("kernel", "lane", "tasks", "results", box=None, pad_edge=False)
+    for (kernel, lane), group in sorted(_grouped(results).items()):
+        counts = Counter(one.status for one in group)
+        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        table.add_row(kernel, lane, str(len(group)), told, style="red" if _failures(group) else None)
+    console().print(table, highlight=False)
+    failures = _failures(results)
+    for result in failures[:_SHOWN_FAILURES]:
+        console().print(result.report(), markup=False, highlight=False, end="\n\n")
+    if len(failures) > _SHOWN_FAILURES:
+        console().print(f"... and {len(failures) - _SHOWN_FAILURES} more in the ledger\n")
+    console().print(
+        f"{len(results) - len(failures)} of {len(results)} results right; run {run} in {ledger}",
+        highlight=False, markup=False,
+    )  # fmt: skip
+
+
+def _grouped(results: list[CaseResult]) -> dict[tuple[str, str], list[CaseResult]]:
+    groups: dict[tuple[str, str], list[CaseResult]] = {}
+    for one in results:
+        groups.setdefault((one.kernel, one.lane), []).append(one)
+    return groups
