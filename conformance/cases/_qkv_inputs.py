@@ -123,11 +123,13 @@ def _weights(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
 
 def _fp8_spread(config: Config, lane: str) -> float:
     """Raw sums of quantised products pass through the dtype of the hidden states: small where float16 ends early."""
-    if config.dtype != "float16" or config.quantization != "STATIC":
+    if config.dtype != "float16":
         return _FP8_SPREAD
-    # Hidden states end at 240, most of them far below; sums grow with the root of H, or with H where signs agree.
+    # Quantised hidden states end at 240, most of them far below. Sums grow with the root of H, or with H where signs
+    # agree.
+    size = 128.0 if config.quantization == "STATIC" else 16.0 if lane == "heavy_tailed" else 1.0
     growth = config.H if lane == "one_sided" else 8 * math.sqrt(config.H)
-    return min(_FP8_SPREAD, 2.0 ** math.floor(math.log2(float(np.finfo(np.float16).max) / (128 * growth))))
+    return min(_FP8_SPREAD, 2.0 ** math.floor(math.log2(float(np.finfo(np.float16).max) / (size * growth))))
 
 
 def _scales(config: Config, lane: str, stream: Stream) -> Arrays:
