@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -15,6 +16,8 @@ from conformance.backends import device, official, settings
 from conformance.backends.outputs import OutputError, fresh_arguments, named_outputs
 from conformance.subject import Call
 from reference import dropin
+
+ROOT = Path(__file__).parents[3]
 
 
 class _Package:
@@ -141,6 +144,12 @@ def test_where_the_machine_does_not_say_its_type_the_driver_or_the_caller_may(
     monkeypatch.delenv(settings.TARGET)
     _give(instance, "instance_type", text="trn2.3xlarge")
     assert backends.available("trn2").here
+
+
+def test_no_dependency_or_extra_of_ours_pulls_a_placeholder_in() -> None:
+    asked = re.findall(r'"((?:nki|neuronx[-_]cc)(?![-\w])[^"]*)"', (ROOT / "pyproject.toml").read_text())
+    assert asked == []
+    assert re.findall(r"^(?:deps|extras).*(?:nki|neuronx)", (ROOT / "tox.ini").read_text(), re.MULTILINE) == []
 
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:

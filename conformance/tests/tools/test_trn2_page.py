@@ -20,15 +20,11 @@ COMMANDS = sorted(set(re.findall(r"(?:^    |&& )(nki-oracle [^#\n&]*)", PAGE, re
 GROUP = typer.main.get_command(app)
 
 
-#: The one that a checkout without probes may lack.
-OPTIONAL = {"probe"}
-
-
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_page_tells_commands_and_options_that_there_are(line: str) -> None:
     _, verb, *words = shlex.split(line)
-    command = GROUP.commands.get(verb)  # type: ignore[attr-defined]
-    assert verb in OPTIONAL if command is None else command.make_context(verb, words).params
+    command = GROUP.commands[verb]  # type: ignore[attr-defined]
+    assert command.make_context(verb, words).params
 
 
 def test_the_page_explains_every_status() -> None:
