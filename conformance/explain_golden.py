@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.config_codec import config_from_dict, config_to_dict
+from conformance.drift import facts_between
+from conformance.drift_outputs import Apart, outputs_apart
+from conformance.drift_sides import Record, record_of, stored
 from conformance.explain import Explanation, profile_difference
-from conformance.golden_drift import Drift, drift
 from conformance.golden_manifest import GoldenEntry, GoldenPoint, Manifest
-from conformance.golden_store import Golden, GoldenError, read, read_manifest
+from conformance.golden_store import Golden, GoldenError, read_manifest
 from conformance.mismatch import ulp_text
 from conformance.point_digests import PointDigests
 from conformance.subject import Case, Subject
@@ -36,7 +38,8 @@ class GoldenExplanation:
     """What moved between a golden and a newer result of its case.
 
     sides    what the two are called, the older first
-    drift    what changed of the case, and its outputs
+    facts    what changed of the case: lane, seed, config, profile, names of points
+    outputs  what changed of its outputs
     moved    points whose digest differs, in the order of the newer side; `kept` those whose does not
     present  the tiles of the first of them as the model has them now; '' between two stores
     traces   both traces value by value, where another profile explains the difference
@@ -46,7 +49,8 @@ class GoldenExplanation:
     case: str
     repro: str
     sides: tuple[str, str]
-    drift: Drift
+    facts: tuple[str, ...]
+    outputs: tuple[Apart, ...]
     moved: tuple[str, ...]
     kept: tuple[str, ...]
     present: str = ""
@@ -55,18 +59,16 @@ class GoldenExplanation:
     @property
     def agrees(self) -> bool:
         """Whether outputs and digests are equal; the same bits under another seed or profile are still equal."""
-        return not (self.moved or self.drift.outputs)
+        return not (self.moved or self.outputs)
 
     def text(self) -> str:
         """The first point that moved, what it infects, the outputs, and the command to run again."""
         lines = [f"{self.kernel} {self.case}: {self._head()}"]
-        lines += [f"  {fact}" for fact in self.drift.facts]
+        lines += [f"  {fact}" for fact in self.facts]
         lines += [self.present] if self.present else []
         lines += [f"it infects, in the order of the model: {', '.join(self.moved[1:])}"] if self.moved[1:] else []
         lines += [f"unmoved: {', '.join(self.kept)}"] if self.moved and self.kept else []
-        lines += [
-            f"output {one.name}: {_moved_by(one.changed, one.elements, one.max_ulp)}" for one in self.drift.outputs
-        ]
+        lines += [f"output {one.name}: {_moved_by(one.changed, one.elements, one.max_ulp)}" for one in self.outputs]
         lines += ["with the profile of the golden the model still gives this golden; between the two profiles:"] * bool(
             self.traces
         )
@@ -77,11 +79,11 @@ class GoldenExplanation:
         """JSON-able."""
         outputs = [
             {"name": one.name, "changed": one.changed, "elements": one.elements, "max_ulp": one.max_ulp}
-            for one in self.drift.outputs
+            for one in self.outputs
         ]
         return {
             "kernel": self.kernel, "case": self.case, "repro": self.repro, "sides": list(self.sides),
-            "agrees": self.agrees, "facts": list(self.drift.facts), "first": self.moved[0] if self.moved else "",
+            "agrees": self.agrees, "facts": list(self.facts), "first": self.moved[0] if self.moved else "",
             "moved": list(self.moved), "kept": list(self.kept), "present": self.present, "outputs": outputs,
             "traces": self.traces.to_dict() if self.traces else None,
         }  # fmt: skip
@@ -90,7 +92,7 @@ class GoldenExplanation:
         old, new = self.sides
         if self.moved:
             return f"{new} first parts from {old} at rounding point {self.moved[0]}"
-        if self.drift.outputs:
+        if self.outputs:
             return f"no rounding point moved between {old} and {new}, outputs did: look behind the last one"
         return f"{new} has the bits of {old}, at every rounding point and in every output"
 
@@ -119,7 +121,7 @@ def golden_difference(
         case=case,
         repro=_repro(subject, case, [store]),
         sides=(f"the golden of {store}", "the model"),
-        drift=drift(entry, read(store, entry), now),
+        **_drift(record_of(stored(store, manifest, entry)), record_of(now)),
         moved=moved,
         kept=kept,
         present=_present(tee.values, moved[0]) if moved else "",
@@ -133,14 +135,14 @@ def store_difference(subject: Subject, case: str, stores: tuple[Path, Path]) -> 
     Raises:
         GoldenError: a store is damaged or has no such golden.
     """
-    (_, old), (manifest, new) = (_entry(subject, case, store) for store in stores)
+    (before, old), (after, new) = (_entry(subject, case, store) for store in stores)
     moved, kept = _compared(old.points, new.points)
     return GoldenExplanation(
         kernel=subject.name,
         case=case,
         repro=_repro(subject, case, stores),
         sides=(f"the golden of {stores[0]}", f"that of {stores[1]}"),
-        drift=drift(old, read(stores[0], old), _golden(manifest, new, stores[1])),
+        **_drift(record_of(stored(stores[0], before, old)), record_of(stored(stores[1], after, new))),
         moved=moved,
         kept=kept,
     )
@@ -157,18 +159,8 @@ def _entry(subject: Subject, case: str, store: Path) -> tuple[Manifest, GoldenEn
     return manifest, entry
 
 
-def _golden(manifest: Manifest, entry: GoldenEntry, store: Path) -> Golden:
-    return Golden(
-        kernel=entry.kernel,
-        case=entry.case,
-        config=entry.config,
-        lane=entry.lane,
-        seed=entry.seed,
-        profile=manifest.profiles[entry.profile],
-        profile_digest=entry.profile,
-        outputs=read(store, entry),
-        points=entry.points,
-    )
+def _drift(old: Record, new: Record) -> dict[str, Any]:
+    return {"facts": facts_between(old, new), "outputs": outputs_apart(old, new)}
 
 
 class _Tee:

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from conformance import golden_store, goldens
-from conformance.golden_drift import Drift, drift
-from conformance.golden_manifest import GoldenEntry, Manifest
+from conformance.drift import Drift
+from conformance.drift_sides import side_of_goldens, stored
+from conformance.golden_manifest import Manifest
 from conformance.golden_store import Golden, GoldenError
-from conformance.mismatch import ulp_text
-from tools import selection
+from tools import drift_table, selection
+from tools.drift import compared
 from tools.errors import BadInput
 from tools.output import console
 from tools.pool import run_all
 
 golden = typer.Typer(help="The stored outputs of the models.", no_args_is_help=True)
+
+#: The other side of a comparison where it is no folder.
+MODELS = "the models as they are"
 
 Kernels = Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")]
 Directory = Annotated[Path, typer.Option("--directory", help="The golden store.")]
@@ -33,11 +36,11 @@ def verify(kernels: Kernels = None, directory: Directory = golden_store.HOME, jo
     """Check every file, recompute every golden, compare bits; exit 1 on drift, 2 on a damaged store."""
     manifest = golden_store.verify_files(directory)
     names = _names(kernels)
-    drifts = _drifts(_stored(directory, manifest, names), _computed(names, jobs))
-    _show(drifts)
+    found = _drift(directory, _stored(directory, manifest, names), _computed(names, jobs), jobs)
+    _show(found)
     count = sum(entry.kernel in names for entry in manifest.entries)
-    console().print(f"{count} goldens, {len(drifts)} with drift", highlight=False)
-    return 1 if drifts else 0
+    console().print(f"{count} goldens, {_cases(found)} with drift", highlight=False)
+    return 1 if found.moved else 0
 
 
 @golden.command()
@@ -51,22 +54,22 @@ def regen(
     if accept is not None and not accept.strip():
         raise BadInput("--accept needs a reason; it is written to CHANGES.md")
     names = _names(kernels)
-    stored, damage = _stored_or_damage(directory, names)
+    before, damage = _stored_or_damage(directory, names)
     if damage and kernels:
         raise BadInput(f"a damaged store is replaced as a whole, without naming kernels: {damage}")
     now = _computed(names, jobs)
-    drifts = _drifts(stored, now)
-    _show(drifts)
+    found = _drift(directory, before, now, jobs)
+    _show(found)
     if damage:
         console().print(f"the store is replaced as a whole: {damage}", highlight=False, markup=False)
-    if not drifts and not damage:
+    if not found.moved and not damage:
         console().print(f"{len(now)} goldens, none moved")
         return 0
     if accept is None:
         console().print('nothing was written; to replace the goldens: --accept "reason"', highlight=False)
         return 1
     others = [] if damage else _others(directory, names)
-    golden_store.write(directory, [*others, *now], _change(accept, drifts))
+    golden_store.write(directory, [*others, *now], _change(accept, found))
     console().print(f"{len(others) + len(now)} goldens written to {directory}", highlight=False)
     return 0
 
@@ -74,19 +77,17 @@ def regen(
 @golden.command()
 def diff(
     kernels: Kernels = None,
-    against: Annotated[
-        Path | None, typer.Option(help="Another store, instead of the models as they are.")
-    ] = None,
+    against: Annotated[Path | None, typer.Option(help="Another store, instead of the models as they are.")] = None,
     directory: Directory = golden_store.HOME,
     jobs: Jobs = 2,
 ) -> int:
     """Show the worst elements of every output that moved; exit 1 if any did."""
     names = _names(kernels)
-    stored = _stored(directory, golden_store.verify_files(directory), names)
+    before = _stored(directory, golden_store.verify_files(directory), names)
     now = _computed(names, jobs) if against is None else _as_goldens(against, names)
-    drifts = _drifts(stored, now)
-    _show(drifts, detailed=True)
-    return 1 if drifts else 0
+    found = _drift(directory, before, now, jobs, str(against or MODELS))
+    _show(found, detailed=True)
+    return 1 if found.moved else 0
 
 
 # -------------------------------------------------------------------------------------- computing
@@ -116,18 +117,14 @@ def _computed(names: Sequence[str], jobs: int) -> list[Golden]:
     return run_all(compute, todo, jobs, "computing")
 
 
-Stored = list[tuple[GoldenEntry, Golden]]
-
-
-def _stored(directory: Path, manifest: Manifest, names: Sequence[str]) -> Stored:
-    """The entries of the named kernels; of kernels that are gone too where all are asked for."""
+def _stored(directory: Path, manifest: Manifest, names: Sequence[str]) -> list[Golden]:
+    """The goldens of the named kernels; of kernels that are gone too where all are asked for."""
     gone = {entry.kernel for entry in manifest.entries} - set(_names(None))
     wanted = {*names, *gone} if set(names) == set(_names(None)) else set(names)
-    chosen = [entry for entry in manifest.entries if entry.kernel in wanted]
-    return [(entry, _as_golden(directory, manifest, entry)) for entry in chosen]
+    return [stored(directory, manifest, entry) for entry in manifest.entries if entry.kernel in wanted]
 
 
-def _stored_or_damage(directory: Path, names: Sequence[str]) -> tuple[Stored, str]:
+def _stored_or_damage(directory: Path, names: Sequence[str]) -> tuple[list[Golden], str]:
     """What is stored, or nothing and why: a damaged store must not stand in the way of a new one."""
     try:
         return _stored(directory, golden_store.verify_files(directory), names), ""
@@ -139,78 +136,32 @@ def _others(directory: Path, names: Sequence[str]) -> list[Golden]:
     """The goldens of the kernels that were not named, as they are stored."""
     manifest = golden_store.read_manifest(directory)
     known = set(_names(None)) - set(names)
-    return [_as_golden(directory, manifest, one) for one in manifest.entries if one.kernel in known]
+    return [stored(directory, manifest, one) for one in manifest.entries if one.kernel in known]
 
 
 def _as_goldens(directory: Path, names: Sequence[str]) -> list[Golden]:
-    return [one for _, one in _stored(directory, golden_store.verify_files(directory), names)]
+    return _stored(directory, golden_store.verify_files(directory), names)
 
 
-def _as_golden(directory: Path, manifest: Manifest, entry: GoldenEntry) -> Golden:
-    return Golden(
-        kernel=entry.kernel,
-        case=entry.case,
-        config=entry.config,
-        lane=entry.lane,
-        seed=entry.seed,
-        profile=manifest.profiles[entry.profile],
-        profile_digest=entry.profile,
-        outputs=golden_store.read(directory, entry),
-        points=entry.points,
-    )
-
-
-def _drifts(stored: Stored, now: Sequence[Golden]) -> list[Drift]:
+def _drift(directory: Path, before: Sequence[Golden], now: Sequence[Golden], jobs: int, label: str = MODELS) -> Drift:
     """Every golden that differs, is new, or belongs to no case any more."""
-    present = {(one.kernel, one.case): one for one in now}
-    known = {entry.key for entry, _ in stored}
-    moved = [drift(entry, one.outputs, present[entry.key]) for entry, one in stored if entry.key in present]
-    gone = [Drift(*entry.key, facts=("gone",)) for entry, _ in stored if entry.key not in present]
-    new = [Drift(*key, facts=("new",)) for key in present if key not in known]
-    return [one for one in (*moved, *gone, *new) if one]
+    return compared(side_of_goldens(str(directory), before), side_of_goldens(label, now), jobs)
 
 
 # ---------------------------------------------------------------------------------------- showing
 
 
-_COLUMNS = ("kernel", "case", "what", "changed", "of", "by up to", "first point that moved")
+def _show(found: Drift, detailed: bool = False) -> None:
+    if found.moved:
+        drift_table.show(found, detailed=detailed)
 
 
-def _show(drifts: Sequence[Drift], detailed: bool = False) -> None:
-    if not drifts:
-        return
-    table = Table(*_COLUMNS, box=None, pad_edge=False)
-    for row in _rows(drifts):
-        table.add_row(*row)
-    console().print(table, markup=False)
-    if detailed:
-        for report in (output.report for one in drifts for output in one.outputs):
-            console().print(f"\n{report}", markup=False, highlight=False)
+def _cases(found: Drift) -> int:
+    return len({(row.kernel, row.case) for row in found.moved})
 
 
-def _rows(drifts: Sequence[Drift]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for one in drifts:
-        rows += [(one.kernel, one.case, fact, "", "", "", "") for fact in one.facts]
-        rows += [
-            (one.kernel, one.case, output.name, str(output.changed), str(output.elements),
-             "-" if output.max_ulp is None else ulp_text(output.max_ulp), one.first_point)
-            for output in one.outputs
-        ]  # fmt: skip
-        if not one.facts and not one.outputs:
-            rows.append((one.kernel, one.case, "no output", "0", "", "", one.first_point))
-    return rows
-
-
-def _change(reason: str, drifts: Sequence[Drift]) -> str:
+def _change(reason: str, found: Drift) -> str:
     """The section of CHANGES.md: date, reason, and what moved."""
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    lines = [f"{today}: {' '.join(reason.split())}", ""]
-    rows = _rows(drifts)
-    if rows:
-        lines += [_markdown(_COLUMNS), _markdown(("---",) * len(_COLUMNS)), *map(_markdown, rows)]
-    return "\n".join(lines)
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    told = [drift_table.summary(found), ""] if found.moved else []
+    return "\n".join([f"{today}: {' '.join(reason.split())}", "", *told, *drift_table.markdown(found)])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from conformance import golden_store
+from conformance.drift_sides import stored
 from conformance.tests.tools.command_line import Answer, CommandLine
 
 
@@ -51,7 +52,12 @@ def test_one_bit_of_a_model_is_drift(goldens: Goldens) -> None:
     assert answer.code == 1
     assert "2 goldens, 2 with drift" in answer.out
     row = next(line for line in answer.out.splitlines() if "small" in line).split()
-    assert row == ["scaled_add", "small", "y", "1", "32", "1", "ULP"]
+    assert row == [
+        *("legal", "variant", "scaled_add", "small", "y", "model"),
+        *("1", "of", "32,", "up", "to", "1", "ULP", "after", "the", "last", "point"),
+    ]
+    assert "1 out, 1 legal variant, 2 same bits" in answer.out
+    assert "in lane exact every legal order gives the model's bits" in answer.out
 
 
 def test_one_bit_of_a_file_is_damage(goldens: Goldens) -> None:
@@ -84,7 +90,8 @@ def test_regen_with_a_reason_replaces_and_logs(goldens: Goldens) -> None:
     log = (goldens.directory / golden_store.CHANGES).read_text()
     assert "first set" in log
     assert "a bit was wrong" in log
-    assert "| scaled_add | small | y | 1 | 32 | 1 ULP |  |" in log
+    assert "1 out, 1 legal variant, 2 same bits" in log
+    assert "| legal variant | scaled_add | small | y | model |  |  | 1 of 32, up to 1 ULP | after the last point |" in log
 
 
 def test_regen_without_drift_writes_nothing(goldens: Goldens) -> None:
@@ -131,17 +138,43 @@ def test_moved_rounding_point_is_named(goldens: Goldens) -> None:
     goldens.command.subject = dataclasses.replace(goldens.command.subject, model=wider_sum)
     answer = goldens("verify")
     assert answer.code == 1
-    assert [line.split()[-1] for line in answer.out.splitlines()[1:3]] == ["sum", "sum"]
+    rows = [line.split() for line in answer.out.splitlines() if line.startswith("same bits")]
+    assert [(row[3], row[-1]) for row in rows] == [("exact", "sum"), ("small", "sum")]
 
 
 def test_case_that_is_new_gone_or_changed_is_drift(goldens: Goldens) -> None:
     small, exact = goldens.command.subject.catalog
-    catalog = (dataclasses.replace(small, id="new-one"), dataclasses.replace(exact, seed=4))
+    other = dataclasses.replace(small, id="new-one", config=dataclasses.replace(small.config, rows=2))
+    renamed = dataclasses.replace(small, id="renamed")
+    catalog = (other, renamed, dataclasses.replace(exact, seed=4))
     goldens.command.subject = dataclasses.replace(goldens.command.subject, catalog=catalog)
     answer = goldens("verify")
     assert answer.code == 1
-    facts = {tuple(line.split()[1:3]) for line in answer.out.splitlines() if line.startswith("scaled_add")}
-    assert {("small", "gone"), ("new-one", "new"), ("exact", "seed:")} <= facts
+    rows = {tuple(" ".join(line.split()).split(" scaled_add ")) for line in answer.out.splitlines()}
+    assert {
+        ("new", "new-one model"),
+        ("gone", "exact seed: 3 -> 4 model"),
+        ("new", "exact seed: 3 -> 4 model"),
+        ("same bits", "renamed case: small -> renamed model"),
+    } <= rows
+
+
+def test_profile_that_answers_otherwise_is_drift_although_no_bit_moved(goldens: Goldens, tmp_path: Path) -> None:
+    answered = [
+        dataclasses.replace(golden, profile={**golden.profile, "ties": "highest"}, profile_digest="0a1b2c")
+        for golden in _read(goldens.directory)
+    ]
+    golden_store.write(tmp_path / "other", answered, "another profile")
+    answer = Goldens(goldens.command, tmp_path / "other")("verify")
+    assert answer.code == 1
+    assert "4 same bits" in answer.out
+    assert "profile.ties: highest -> lowest" in answer.out
+    assert "profile ties" in answer.out
+
+
+def _read(directory: Path) -> list[golden_store.Golden]:
+    manifest = golden_store.read_manifest(directory)
+    return [stored(directory, manifest, entry) for entry in manifest.entries]
 
 
 def test_missing_store_is_damage(goldens: Goldens, tmp_path: Path) -> None:
