@@ -336,3 +336,9 @@ def test_the_settings_of_a_launch_are_told_with_what_this_shell_says_otherwise(m
     told = {one["setting"]: one["remark"] for one in doctor._findings("trn2", 1.0)["settings"]}
     assert told["NEURON_RT_STOCHASTIC_ROUNDING_EN=0"] == "1 in this shell, which launches do not inherit"
     assert told["NEURON_LOGICAL_NC_CONFIG=2"] == ""
+
+
+@pytest.mark.parametrize(("backend", "jobs"), [("sim", 2), ("nki-sim", 2), ("trn2", 1), ("trn3", 1)])
+def test_a_device_is_not_shared_unless_asked(backend: str, jobs: int) -> None:
+    assert selection.processes(backend, None) == jobs
+    assert selection.processes(backend, 4) == 4
