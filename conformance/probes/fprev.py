@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,7 @@ def leaves(tree: Tree) -> list[int]:
     return found
 
 
+@cache
 def expected_counts(order: str, n: int) -> Array:
     """What `counts` gives for a candidate of U1 or V2, from its tree alone."""
     if order == "exact":

@@ -88,15 +88,11 @@ def fused(rows: Rows, fraction: int, answers: Answers, start: Exact | None = Non
     terms = [times(a, b) if exact else product(a, b, answers) for a, b in rows]
     if any(isinstance(term, float) for term in terms):
         return plus(*terms)
-    exponents = [_exponent(whole(a)) + _exponent(whole(b)) for a, b in rows if a and b]
+    exponents = [math.frexp(a)[1] + math.frexp(b)[1] - 2 for a, b in rows if a and b]
     if start:
-        terms, exponents = [*terms, start], [*exponents, _exponent(start)]
+        terms, exponents = [*terms, start], [*exponents, abs(int(start)).bit_length() - 1 - SHIFT]
     last = SHIFT + max(exponents, default=0) - fraction
     return leave(sum(_cut(int(term), last) for term in terms), answers)
-
-
-def _exponent(n: Exact) -> int:
-    return abs(int(n)).bit_length() - 1 - SHIFT
 
 
 def _cut(n: int, last: int) -> int:

@@ -68,6 +68,7 @@ class Probe:
     read      (outputs, setting) -> readings by name, each a small array of cells
     table     (answers to fields and needs, setting) -> expected readings. A reading without an expectation is
               recorded as evidence and decides nothing
+    optional  launches that give evidence alone: where one cannot run the probe goes on without it
     others    field -> known answers that the profile cannot play, with their meanings; the table knows them
     since     first generation that can run it
     notes     (readings, setting) -> lines to print: a recovered tree, the errors of a function table
@@ -80,6 +81,7 @@ class Probe:
     read: Callable[[Outputs, Setting], Readings]
     table: Callable[[Answers, Setting], Expected]
     needs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     others: Mapping[str, Mapping[Value, str]] = field(default_factory=lambda: MappingProxyType({}))
     since: int = 2
     notes: Callable[[Readings, Setting], Sequence[str]] = lambda readings, setting: ()

@@ -39,16 +39,18 @@ def verdict(status: str, report: Report) -> str:
 
 
 def answers(report: Report) -> dict[str, Value]:
-    """One value for every field of the profile that agrees with everything seen; the default where nothing was."""
+    """One value for every field that agrees with everything seen; the default where nothing was, or nothing fits."""
     defaults = {name: part.default for name, part in PARTS.items()}
-    return defaults | report.possible
+    unknown = {one.field for finding in report.findings for one in finding.fields if one.status == "none"}
+    return defaults | {name: value for name, value in report.possible.items() if name not in unknown}
 
 
 def profile_of(report: Report, hardware: bool) -> NumericsProfile:
     """The profile that plays what was seen: decided answers, and of several left the default or the first.
 
-    A known answer that the profile cannot play leaves the default. `evidence` names the questions that a chip
-    has answered, so that their status is 'measured'; without `hardware` it is empty.
+    A known answer that the profile cannot play leaves the default, and so does an outcome that fits nothing
+    known. `evidence` names the questions that a chip has answered, so that their status is 'measured'; without
+    `hardware` it is empty.
     """
     found = answers(report)
     playable = {name: value for name, value in found.items() if value in PARTS[name].candidates}
@@ -69,8 +71,19 @@ def profile_document(report: Report, hardware: bool, versions: Mapping[str, str]
         "backend": report.backend,
         "target": report.setting.target,
         "versions": dict(versions),
+        "unsettled": unsettled(report),
         "measurements": {one.question: _measurement(one, report, hardware) for one in report.findings},
     }
+
+
+def unsettled(report: Report) -> list[str]:
+    """Fields whose value in the profile is not the one answer that was seen: 'field: verdict'."""
+    fields = [one for finding in report.findings for one in finding.fields]
+    return [
+        f"{one.field}: {verdict(one.status, report) if one.modelled else 'the profile cannot play it'}"
+        for one in fields
+        if one.status != "decided" or not one.modelled
+    ]
 
 
 def _measurement(finding: Finding, report: Report, hardware: bool) -> Document:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -140,22 +140,31 @@ class Session:
         launches = probe.launches(self._setting)
         inputs = digest(launches)
         try:
-            runs = [self._outputs(launches) for _ in range(self._repeat)]
+            runs = [self._outputs(launches, probe.optional) for _ in range(self._repeat)]
             readings = probe.read(runs[0], self._setting)
         except Exception as error:
             # Compiler, runtime and device raise whatever they like; the session goes on without this probe.
             return ProbeResult(probe, "failed", _one_line(error), inputs)
         same = all(_same_bytes(runs[0], other) for other in runs[1:])
         status, found = self._judged(probe, readings) if same else ("unstable", _evidence(readings))
-        notes = tuple(probe.notes(readings, self._setting))
+        notes = (*probe.notes(readings, self._setting), *_missing(launches, runs[0]))
         return ProbeResult(probe, status, "", inputs, self._repeat, 0.0, found, notes, runs[0])
 
-    def _outputs(self, launches: Mapping[str, Call]) -> dict[str, Arrays]:
+    def _outputs(self, launches: Mapping[str, Call], optional: Sequence[str]) -> dict[str, Arrays]:
+        found: dict[str, Arrays] = {}
+        for name, call in launches.items():
+            try:
+                found[name] = self._launched(call)
+            except Exception:
+                if name not in optional:
+                    raise
+        return found
+
+    def _launched(self, call: Call) -> Arrays:
         with warnings.catch_warnings():
             # Arguments outside the documented range of a table are what some probes are about.
             warnings.simplefilter("ignore")
-            target = self._setting.target
-            return {name: self._backend.run(replace(call, target=target)) for name, call in launches.items()}
+            return self._backend.run(replace(call, target=self._setting.target))
 
     def _judged(self, probe: Probe, readings: Readings) -> tuple[str, tuple[ReadingResult, ...]]:
         tables = [(one, probe.table(one, self._setting)) for one in self._knowledge.assignments(probe.scope)]
@@ -197,8 +206,12 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
+def _missing(launches: Mapping[str, Call], outputs: Outputs) -> Iterator[str]:
+    yield from (f"'{name}', which gives evidence alone, could not run" for name in launches if name not in outputs)
+
+
 def _same_bytes(one: Outputs, other: Outputs) -> bool:
-    return all(
+    return one.keys() == other.keys() and all(
         array.tobytes() == np.asarray(other[launch][name]).tobytes()
         for launch, arrays in one.items()
         for name, array in arrays.items()
