@@ -69,7 +69,7 @@ def test_fuzz(command: CommandLine, provider: str, code: int) -> None:
     words = ("--backend", "host", "--jobs", "1", "--examples", "5")
     answer = command("fuzz", "scaled_add", *words, "--provider", f"{HERE}:{provider}")
     assert answer.code == code, answer.err
-    assert (f"--provider {HERE}:{provider}" in answer.out) is (code == 1)
+    assert f"--provider {HERE}:{provider}" in answer.out
 
 
 def test_bench_measures_the_providers_kernel(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
