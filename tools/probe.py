@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -128,7 +128,7 @@ def _table(report: Report) -> Table:
 
 
 def _left(found: FieldFinding) -> str:
-    return "-" if found.status in ("generation", "none") else ", ".join(map(_spelled, found.left))
+    return "-" if found.status in ("generation", "none", "skipped") else ", ".join(map(_spelled, found.left))
 
 
 def _spelled(value: Value) -> str:
@@ -146,6 +146,7 @@ def _means(found: FieldFinding, report: Report) -> str:
         "none": "see below",
         "unstable": "repeated launches differed",
         "failed": "see below",
+        "skipped": "see below",
     }[found.status]
 
 
@@ -170,7 +171,7 @@ def _sections(report: Report) -> Iterator[tuple[str, list[str]]]:
         "Only together": [_together(one.fields, row) for one in report.combinations for row in one.rows],
         "Outcomes that fit none of the known candidates": [line for one in report.findings for line in _misfits(one)],
         "Probes without an outcome": [
-            f"{result.probe.name}  {result.error}" for result in results if result.status == "failed"
+            f"{result.probe.name}  {result.error}" for result in results if result.status in ("failed", "skipped")
         ],
     }
     yield from ((title, lines) for title, lines in sections.items() if lines)
@@ -189,8 +190,11 @@ def _misfits(finding: Finding) -> Iterator[str]:
             if one.against:
                 yield f"  {one.name}: {one.against}"
             elif one.decisive:
-                left = ", ".join(f"{name}={_spelled(v)}" for name, values in one.fits.items() for v in values)
-                yield f"  {one.name}: fits {left}"
+                yield f"  {one.name}: fits {_fitting(one.fits)}"
+
+
+def _fitting(fits: Mapping[str, Sequence[Value]]) -> str:
+    return "; ".join(f"{name} {', '.join(map(_spelled, values))}" for name, values in fits.items())
 
 
 def _summary(report: Report, seconds: float, repeat: int, hardware: bool) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from conformance.probes import gpsimd_dma, quantize, scalar_engine, tensor_engine, vector_engine
 from conformance.probes.probe import Probe
-from reference.numerics.profile import PARTS, QUESTIONS, Value
+from reference.numerics.profile import PARTS, QUESTIONS, Value, question_of
 
 #: Later tables rest on earlier answers (numerics fact sheet, 11.5); the questions not named there come last.
 ORDER = (
@@ -16,9 +16,15 @@ ORDER = (
 )
 
 _MODULES = (tensor_engine, vector_engine, scalar_engine, gpsimd_dma, quantize)
-PROBES: tuple[Probe, ...] = tuple(
-    sorted((probe for module in _MODULES for probe in module.PROBES), key=lambda probe: ORDER.index(probe.question))
-)
+
+
+def _place(probe: Probe) -> tuple[int, bool]:
+    """Where a probe stands: with its question, or, if it is strict, behind all that it needs."""
+    needed = [question_of(name).id for name in probe.needs] if probe.strict else []
+    return max(ORDER.index(question) for question in (probe.question, *needed)), probe.strict
+
+
+PROBES: tuple[Probe, ...] = tuple(sorted((probe for module in _MODULES for probe in module.PROBES), key=_place))
 
 
 def chosen(questions: Iterable[str]) -> list[Probe]:

@@ -77,14 +77,14 @@ class Knowledge:
 
     def combinations(self) -> tuple[Relation, ...]:
         """What remains of combinations: relations over the fields that are not settled, where not all goes."""
-        found = []
+        found = {}
         for relation in self._relations:
-            fields = [name for name in relation.fields if len(self.left[name]) > 1]
-            rows = tuple(dict.fromkeys(relation.restricted(fields)))
+            fields = tuple(name for name in self.left if name in relation.fields and len(self.left[name]) > 1)
+            rows = frozenset(relation.restricted(fields))
             total = math.prod(len(self.left[name]) for name in fields)
             if len(fields) > 1 and len(rows) < total:
-                found.append(Relation(tuple(fields), rows))
-        return tuple(dict.fromkeys(found))
+                found[fields, rows] = Relation(fields, tuple(dict.fromkeys(relation.restricted(fields))))
+        return tuple(found.values())
 
     def _possible(self, assignment: Mapping[str, Value]) -> bool:
         return all(relation.allows(assignment) for relation in self._relations)

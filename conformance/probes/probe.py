@@ -68,6 +68,7 @@ class Probe:
     read      (outputs, setting) -> readings by name, each a small array of cells
     table     (answers to fields and needs, setting) -> expected readings. A reading without an expectation is
               recorded as evidence and decides nothing
+    strict    whether the table says nothing where a need fits none of its candidates: random sums show every order
     optional  launches that give evidence alone: where one cannot run the probe goes on without it
     others    field -> known answers that the profile cannot play, with their meanings; the table knows them
     since     first generation that can run it
@@ -81,6 +82,7 @@ class Probe:
     read: Callable[[Outputs, Setting], Readings]
     table: Callable[[Answers, Setting], Expected]
     needs: tuple[str, ...] = ()
+    strict: bool = False
     optional: tuple[str, ...] = ()
     others: Mapping[str, Mapping[Value, str]] = field(default_factory=lambda: MappingProxyType({}))
     since: int = 2
@@ -93,8 +95,9 @@ class Probe:
 
     @property
     def name(self) -> str:
-        """Question and first field: unique among probes of one generation."""
-        return f"{self.question}.{self.fields[0]}" + ("" if self.since < 4 else ".gen4")
+        """Question, first field, and what else tells it from other probes of the field."""
+        kind = (".random" if self.strict else "") + (".gen4" if self.since > 3 else "")
+        return f"{self.question}.{self.fields[0]}{kind}"
 
 
 def call(kernel: str, arguments: Mapping[str, Any], *returns: str) -> Call:

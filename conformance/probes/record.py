@@ -29,6 +29,7 @@ VERDICTS: Mapping[str, str] = {
     "open": "open",
     "none": "none of the known candidates",
     "failed": "could not run",
+    "skipped": "not asked",
     "unstable": "not deterministic",
 }
 

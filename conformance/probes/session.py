@@ -20,10 +20,12 @@ from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Read
 from conformance.subject import Arrays, Backend, Call
 from reference.numerics.profile import PARTS, QUESTIONS, Value
 
-#: Of a field: one candidate left; several; none of the known fits; nothing could be asked here; a launch failed;
-#: repeated launches differed.
-STATUSES = ("decided", "open", "none", "generation", "failed", "unstable")
-_WORST_FIRST = ("none", "unstable", "failed", "open", "generation", "decided")
+#: Of a field: one candidate left; several; none of the known fits; this generation cannot be asked; its table rests
+#: on an answer that fits nothing known; a launch failed; repeated launches differed.
+STATUSES = ("decided", "open", "none", "generation", "skipped", "failed", "unstable")
+_WORST_FIRST = ("none", "unstable", "failed", "skipped", "open", "generation", "decided")
+#: Values and answers that a line lists before it only counts them.
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Session:
         self.results: list[ProbeResult] = []
         self._backend, self._setting, self._repeat = backend, setting, repeat
         self._knowledge = Knowledge(catalog.candidates(self.probes))
+        self._unknown: set[str] = set()
 
     def ask(self, probe: Probe) -> None:
         """Run one probe and keep what it leaves."""
@@ -137,6 +140,8 @@ class Session:
     def _asked(self, probe: Probe) -> ProbeResult:
         if probe.since > self._setting.level:
             return ProbeResult(probe, "generation")
+        if unknown := [name for name in probe.needs if probe.strict and name in self._unknown]:
+            return ProbeResult(probe, "skipped", f"its table needs {', '.join(unknown)}, which fits nothing known")
         launches = probe.launches(self._setting)
         inputs = digest(launches)
         try:
@@ -171,6 +176,8 @@ class Session:
         survivors = [one for one, table in tables if all(fits(readings[name], table[name]) for name in table)]
         if survivors:
             self._knowledge.keep(probe.scope, survivors)
+        else:
+            self._unknown.update(probe.fields)
         found = tuple(_reading(probe, name, got, tables) for name, got in readings.items())
         return "ran" if survivors else "none", found
 
@@ -195,7 +202,7 @@ class Session:
                 return FieldFinding(name, status, () if status == "none" else left)
         if "ran" in found:
             return FieldFinding(name, "decided" if len(left) == 1 else "open", left)
-        return FieldFinding(name, "failed" if "failed" in found else "generation", left)
+        return FieldFinding(name, next(one for one in ("failed", "skipped", "generation") if one in found), left)
 
 
 def _with_time(result: ProbeResult, seconds: float) -> ProbeResult:
@@ -238,15 +245,16 @@ def _against(probe: Probe, name: str, got: Array, tables: Sequence[tuple[Assignm
     cell = tuple(int(i) for i in np.argwhere(misfits(got, first))[0])
     given: dict[str, list[str]] = {}
     for one, table in tables:
-        answer = ", ".join(f"{part}={one[part]}" for part in probe.fields)
+        answer = "+".join(str(one[part]).lower() for part in probe.fields)
         given.setdefault(_cell_text(table[name], cell), []).append(answer)
-    listed = "; ".join(f"{value} by {_few(answers)}" for value, answers in given.items())
+    each = [f"{value} by {_few(list(dict.fromkeys(answers)), ' or ')}" for value, answers in given.items()]
+    listed = _few(each, "; ")
     return f"cell {cell[0] if len(cell) == 1 else list(cell)} is {float(got[cell])!r}; expected {listed}"
 
 
-def _few(answers: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(answers))
-    return " / ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+def _few(words: Sequence[str], between: str) -> str:
+    more = [f"{len(words) - _NAMED} more"] if len(words) > _NAMED else []
+    return between.join([*words[:_NAMED], *more])
 
 
 def _cell_text(expected: Array | Band, cell: tuple[int, ...]) -> str:

@@ -190,37 +190,52 @@ def _random_before(source: Random) -> tuple[float, ...]:
     return ((128 + source.getrandbits(7)) * 8.0, source.getrandbits(8) / 32.0, source.getrandbits(8) / 8192.0)
 
 
-@cache
 def _psum_cells() -> list[Sum]:
-    source = Random(3)
     return [
         *(Sum(f"2^24, then 128 x 2^-{e}", _many(2.0**-e), (2.0**24,)) for e in range(6)),
         Sum("2^24, then 3", [(3.0, 1.0)], (2.0**24,)),
         Sum("-2^24, then -3", [(-3.0, 1.0)], (-(2.0**24),)),
         Sum("2^24, then 1 + 2^-24", [(1.0, 1.0), (2.0**-24, 1.0)], (2.0**24,)),
         Sum("1 + 2^-23, then 1 + 2^-24", [(1.0, 1.0), (2.0**-24, 1.0)], (1.0, 2.0**-23)),
-        *(Sum("random", _random_rows(source, 12), _random_before(source)) for _ in range(48)),
     ]
 
 
-def _psum_table(answers: Answers, setting: Setting) -> Expected:
-    exact = {**answers, "product_round": "exact"}
-    values = (number(instruction(one.rows, exact, plus(*map(whole, one.before)))) for one in _psum_cells())
-    return grouped(_psum_cells(), values)
+@cache
+def _random_psum_cells() -> list[Sum]:
+    source = Random(3)
+    return [Sum("random", _random_rows(source, 12), _random_before(source)) for _ in range(48)]
 
 
-U3 = Probe(
-    "U3",
+def _psum_probe(asks: str, found: Callable[[], list[Sum]], strict: bool) -> Probe:
+    def table(answers: Answers, setting: Setting) -> Expected:
+        exact = {**answers, "product_round": "exact"}
+        befores = (plus(*map(whole, one.before)) for one in found())
+        sums = (instruction(one.rows, exact, before) for one, before in zip(found(), befores, strict=True))
+        return grouped(found(), map(number, sums))
+
+    def launches(setting: Setting) -> dict[str, Call]:
+        arguments = psum_operands(found(), _BF16) | operands(found(), 128, _BF16)
+        return {"bf16": call("tensor.matmul_onto", arguments)}
+
+    return Probe(
+        "U3",
+        asks,
+        ("psum_entry", "psum_add_round"),
+        launches,
+        lambda out, setting: diagonal(found(), out["bf16"]["out"]),
+        table,
+        needs=_ARRAY,
+        strict=strict,
+        others={"psum_add_round": {"floor": "towards -inf"}},
+    )
+
+
+U3 = _psum_probe(
     "one instruction leaves 2^24 in PSUM, the next adds ones (lost one by one, kept when summed first), or 3",
-    ("psum_entry", "psum_add_round"),
-    lambda setting: {
-        "bf16": call("tensor.matmul_onto", psum_operands(_psum_cells(), _BF16) | operands(_psum_cells(), 128, _BF16))
-    },
-    lambda out, setting: diagonal(_psum_cells(), out["bf16"]["out"]),
-    _psum_table,
-    needs=_ARRAY,
-    others={"psum_add_round": {"floor": "towards -inf"}},
+    _psum_cells,
+    strict=False,
 )
+U3_RANDOM = _psum_probe("random sums of 128 rows onto random PSUM values", _random_psum_cells, strict=True)
 
 
 # --- U1: order ----------------------------------------------------------------------------------------------
@@ -298,6 +313,7 @@ U7 = Probe(
     lambda out, setting: diagonal([a for a, _ in _pair_cells()], out["e5m2"]["out"]),
     _pair_table,
     needs=_ARRAY,
+    strict=True,
     since=3,
 )
 
@@ -641,8 +657,9 @@ U11 = Probe(
     },
     _tiles_table,
     needs=_PSUM,
+    strict=True,
     others={"row_tiling": {"as_one": "the tiles of one sum give what one instruction gives"}},
     since=3,
 )
 
-PROBES = (U1, U2, U3, U4, U5, U6, U7, U8_DOT, U8_OVERFLOW, U8_BYTES, U9, U10, U11, U12)
+PROBES = (U1, U2, U3, U3_RANDOM, U4, U5, U6, U7, U8_DOT, U8_OVERFLOW, U8_BYTES, U9, U10, U11, U12)

@@ -46,6 +46,14 @@ class TestOddMachines:
         assert statuses(report)["matmul_order"] == "none"
         assert statuses(report)["tf32_operand"] == "decided"
 
+    def test_random_sums_are_not_asked_where_no_order_is_known(self) -> None:
+        report = asked(Odd("matmul", segments_of_16), "U7", "U3")
+        assert statuses(report)["double_row_pair"] == "skipped"
+        # The designed cells of U3 decide without the random ones.
+        assert "after_array" in report.finding("U3").fields[0].left
+        (probe,) = report.finding("U7").probes
+        assert probe.error == "its table needs matmul_order, which fits nothing known"
+
     def test_a_table_of_its_own_is_measured_in_ulp(self) -> None:
         report = asked(Odd("reciprocal", sloppy), "V6")
         assert statuses(report) == {"reciprocal_accuracy": "none"}
