@@ -90,6 +90,8 @@ def judge(got: Array, evidence: Evidence) -> Verdict:
             missed[grade.name] = "; ".join(faults)
             if grade is Grade.A and evidence.exact:
                 return Verdict(Grade.F, {"": "in lane exact every legal order gives the model's bits"} | missed)
+    if evidence.truth is not None and evidence.bound is None:
+        missed[Grade.C.name] = "no bound is derived; Subject.bounds may give one"
     if evidence.truth is not None and evidence.tolerance is None:
         missed[Grade.D.name] = "no tolerance is published; Subject.tolerances may give one"
     return Verdict(Grade.F, missed)
@@ -155,8 +157,17 @@ def share_of_bound(got: Array, evidence: Evidence) -> float | None:
 
 
 def _open_to(evidence: Evidence) -> Array | None:
-    """Elements about which golden says nothing: a model has a value for every one."""
-    return evidence.undefined if evidence.model is None else None
+    """Elements about which golden says nothing: a model has a value for every one.
+
+    Truth says nothing where the contract does not, and where the bound has room for an overflow: there infinity and
+    the largest finite number are equally right.
+    """
+    if evidence.model is not None:
+        return None
+    if evidence.bound is None or evidence.truth is None:
+        return evidence.undefined
+    overflow = np.isfinite(_truth(evidence)) & ~np.isfinite(evidence.bound.limit)
+    return overflow if evidence.undefined is None else overflow | evidence.undefined
 
 
 def golden_of(got: Array, evidence: Evidence) -> Array:

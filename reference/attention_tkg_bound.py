@@ -18,15 +18,25 @@ out       times the reciprocal of the sum, the cores' halves added, one cast.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.attention_bound_terms import Keys, Query, averaged, score_errors, weights_of
-from reference.attention_tkg_layout import arranged, arranged_keys, by_column, kept_keys, prior_rows, sink_columns
-from reference.attention_tkg_truth import exact_queries
+from reference.attention_bound_terms import Keys, Query, ScoreErrors, Weights, averaged, score_errors, weights_of
+from reference.attention_tkg_layout import (
+    DebugTensors,
+    arranged,
+    arranged_keys,
+    by_column,
+    kept_keys,
+    prior_rows,
+    share,
+    sink_columns,
+)
+from reference.attention_tkg_truth import exact_debug, exact_queries
 from reference.contracts.attention_tkg import Config, validate_call
 from reference.contracts.attention_tkg_plan import PARTITIONS
 from reference.error_terms import (
@@ -37,13 +47,16 @@ from reference.error_terms import (
     additions,
     each,
     exact,
+    half_step,
     matrix,
     off,
     plus,
     product,
     rounded,
     scaled,
+    weight_error,
 )
+from reference.kv_cache import key_tiles
 from reference.numerics.cast import to_float32
 from reference.rope import BACK, SHIFTS, TURN, join_pairs, split_pairs
 
@@ -60,7 +73,7 @@ def bound(config: Config, inputs: Arrays) -> Arrays:
 
 
 def errors(config: Config, inputs: Arrays) -> dict[str, Known]:
-    """Truth, worst case and variance of out and k_out in their shapes.
+    """Truth, worst case and variance of all results in their shapes.
 
     Where truth is not finite the worst case is NaN or infinite and says nothing. Values that only some columns of a
     batch drop must be finite.
@@ -78,7 +91,9 @@ def errors(config: Config, inputs: Arrays) -> dict[str, Known]:
     v_active = exact(inputs["v_active"][:, 0].astype(np.float64))
     if config.active_dtype != config.kv_dtype:
         v_active = rounded(v_active, config.kv_dtype, operations=0)
-    return {"out": each(attended(config, inputs, q, k_active, v_active), lambda x: arranged(config, x))} | found
+    batches = _batches(config, inputs, q, k_active, v_active)
+    found["out"] = each(_finished(config, batches), lambda x: arranged(config, x))
+    return found | (_debug(config, inputs, batches) if config.debug else {})
 
 
 # --- what enters the matmuls ------------------------------------------------------------------------------
@@ -131,10 +146,25 @@ def attended(config: Config, inputs: Arrays, q: Known, k_active: Known, v_active
 
     q [d, B, heads, s], k_active [d, B, 1, s] and v_active [B, s, d] may carry errors of stages before.
     """
+    return _finished(config, _batches(config, inputs, q, k_active, v_active))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch: its results [G, d] before the cast, its scores [G, S], and its weights."""
+
+    out: Known
+    scores: Array
+    top: Array  # [G, 1]
+    errors: ScoreErrors
+    weights: Weights
+
+
+def _batches(config: Config, inputs: Arrays, q: Known, k_active: Known, v_active: Known) -> list[_Batch]:
     kept, sink = kept_keys(config, inputs), sink_columns(config, inputs)
     keys, values = prior_rows(config, inputs)
     with np.errstate(all="ignore"):
-        batches = [
+        return [
             _batch(
                 config,
                 (keys[b], values[b], kept[b].T, sink),
@@ -144,14 +174,21 @@ def attended(config: Config, inputs: Arrays, q: Known, k_active: Known, v_active
             )
             for b in range(config.bs)
         ]
-        out = Known(*(np.stack(parts).transpose(0, 2, 1) for parts in zip(*batches, strict=True)))
-        return rounded(out, config.out_dtype, operations=0)
+
+
+def _finished(config: Config, batches: list[_Batch]) -> Known:
+    """The results [B, d, G], cast."""
+    parts = zip(*(batch.out for batch in batches), strict=True)
+    with np.errstate(all="ignore"):
+        return rounded(
+            Known(*(np.stack(part).transpose(0, 2, 1) for part in parts)), config.out_dtype, operations=0
+        )
 
 
 def _batch(
     config: Config, stored: tuple[Array, Array, Array, Array | None], q: Known, k_active: Known, v_active: Known
-) -> Known:
-    """Results [G, d] of one batch, from its cache rows [S, d], q [d, heads, s] and new rows [d, 1, s], [s, d]."""
+) -> _Batch:
+    """One batch, from its cache rows [S, d], q [d, heads, s] and new rows [d, 1, s], [s, d]."""
     old_keys, old_values, kept, sink = stored
     real = np.float32 if old_keys.size >= _LARGE else np.float64
     keys, values = (_wide(rows).astype(real) for rows in (old_keys, old_values))
@@ -174,7 +211,8 @@ def _batch(
     flash_tiles = len(config.plan.flash_tiles)
     corrections = flash_tiles if flash_tiles > 1 else 0
     weights = weights_of(exponents, total, score_error, of_sink, corrections, config.dtype, True, raised)
-    return averaged(weights, matrix(values), _sums(config), query, all_keys, v_active)
+    out = averaged(weights, matrix(values), _sums(config), query, all_keys, v_active)
+    return _Batch(out, scores, top, score_error, weights)
 
 
 def _wide(rows: Array) -> Array:
@@ -185,3 +223,49 @@ def _sums(config: Config) -> float:
     """Relative error of the sums over keys in PSUM, over flash tiles and cores, and of reciprocal and products."""
     terms = additions(PARTITIONS, config.curr_sprior // PARTITIONS, config.dtype)
     return float(np.expm1((terms + 6 * len(config.plan.flash_tiles) + 12) * ADDITION))
+
+
+# --- debug results ----------------------------------------------------------------------------------------
+
+
+def _debug(config: Config, inputs: Arrays, batches: list[_Batch]) -> dict[str, Known]:
+    """Scores, maxima, weights and sums as they are shown; the block ids are exact. Float32 errors count in full."""
+    scores, worst = (np.stack(rows) for rows in ([b.scores.T for b in batches], [b.errors.worst.T for b in batches]))
+    columns = [(b.top[:, 0], b.weights.total[:, 0], b.weights.of_sum[:, 0]) for b in batches]
+    top, total, of_sum = (np.stack(rows) for rows in zip(*columns, strict=True))
+    with np.errstate(all="ignore"):
+        value = exact_debug(config, inputs, scores, top, total)
+        # Any tile's maximum errs by no more than the worst of the scores that are kept.
+        of_top = np.where(np.isfinite(scores), worst, 0).max(axis=1)
+        of_total = total * (np.expm1(of_top + _sums(config)) + of_sum)
+        found = _laid_out(config, inputs, worst, of_top, of_total)
+        weights = value["dbg_qk_exp"]
+        relative = weight_error(found["dbg_qk"] + found["dbg_qk_exp"], np.abs(np.log(weights)), 0)
+        moved = np.where(weights > 0, weights * relative, 0)
+        rounding = half_step(config.dtype, weights + moved)
+        found["dbg_qk_exp"] = moved + rounding
+    variances = {name: np.square(error) for name, error in found.items()}
+    variances["dbg_qk_exp"] = np.square(moved) + np.square(rounding) / 3
+    return {name: Known(value[name], error, variances[name]) for name, error in found.items()}
+
+
+def _laid_out(config: Config, inputs: Arrays, worst: Array, of_top: Array, of_total: Array) -> Arrays:
+    """Errors of scores [B, S, G], maxima and sums [B, G] where these are shown; in a weight's place its maximum's."""
+    plan, debug = config.plan, DebugTensors(config, np.float64)
+    for core in range(plan.shards):
+        rows, first = share(plan, core, range(plan.batches_per_core))
+        batches = slice(rows.start, rows.stop)
+        for f, tile in enumerate(plan.flash_tiles):
+            part = worst[batches, first + tile.offset : first + tile.offset + tile.keys]
+            beside = np.broadcast_to(of_top[batches, None], part.shape)
+            tiles = (key_tiles(x, plan.layout, plan.block_len) for x in (part, beside))
+            debug.scores(core, f, range(len(rows)), *tiles)
+    for core in range(plan.n_bat):
+        rows, _ = share(plan, core, range(plan.batches_per_core))
+        batches = slice(rows.start, rows.stop)
+        # Maxima are shown negated.
+        debug.column(core, range(len(rows)), -of_top[batches], of_total[batches])
+    found = debug.results(inputs)
+    if "dbg_active_table" in found:
+        found["dbg_active_table"] = np.zeros(found["dbg_active_table"].shape)
+    return found

@@ -65,7 +65,7 @@ def attended(config: Config, inputs: Arrays, q: Array, k_active: Array) -> Array
     if config.k_out:
         found["k_out"] = arranged_keys(config, k_active)
     if config.debug:
-        found |= _exact_debug(config, inputs, scores, top, total)
+        found |= exact_debug(config, inputs, scores, top, total)
     return found
 
 
@@ -116,7 +116,8 @@ def _floored(top: Array) -> Array:
     return np.where(np.isneginf(top), 0.0, top)
 
 
-def _exact_debug(config: Config, inputs: Arrays, scores: Array, top: Array, total: Array) -> Arrays:
+def exact_debug(config: Config, inputs: Arrays, scores: Array, top: Array, total: Array) -> Arrays:
+    """The debug results, from scores [B, S, G] that are -inf where dropped, maxima and sums [B, G]."""
     plan, sink = config.plan, sink_columns(config, inputs)
     debug = DebugTensors(config, np.float64)
     for core in range(plan.shards):

@@ -236,7 +236,7 @@ def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
     """Grade C. The channels of a column share the errors of its weights; on chip every core has all of them."""
     alike = {"out": (0, 1) if config.out_in_sb else (2,), "k_out": (0, 1) if config.k_out_in_sb else (2,)}
     return {
-        name: Bound(known.error, spread=np.sqrt(known.variance), alike=alike[name])
+        name: Bound(known.error, spread=np.sqrt(known.variance), alike=alike.get(name, ()))
         for name, known in errors(config, inputs).items()
     }
 
@@ -322,6 +322,7 @@ CATALOG = (
     _case("flash", sink="float32", debug=True, **_sized(1, 2, 2, 16640, 16)),
     _case("flash-alone", sink="float32", **_sized(2, 1, 3, 8448, 16, lnc=1)),
     _case("flash-block", debug=True, **_sized(1, 2, 5, 16640, 16), block_len=16, **_PAGED),
+    _case("flash-batch", tags=frozenset({"ci"}), debug=True, **_sized(2, 65, 1, 8320, 8)),
     _case("flash-off", enable_fa_s_prior_tiling=False, **_sized(1, 2, 2, 16640, 16)),
     _case("rope", k_out=True, **_ROPE),
     _case("rope-sbuf", k_out=True, k_out_in_sb=True, **_ROPE | {"qk_in_sb": True}),
@@ -359,8 +360,8 @@ FLAGS = flags(
     out_dtype=FLOATS,
     mask_dtype=MASK_DTYPES,
     sink=(None, *FLOATS),
-    cache_rows=some("cache_rows", 0, 200),
-    num_blocks=some("num_blocks", 0, 4096),
+    cache_rows=some("cache_rows", 0, 8),
+    num_blocks=some("num_blocks", 0, 600),
     lnc=(1, 2),
     limits=LIMITS,
 )

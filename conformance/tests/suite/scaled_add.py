@@ -21,6 +21,7 @@ from conformance.randomness import Stream
 from conformance.subject import Arrays, Call, Case, Output, Subject
 from conformance.tolerances import Tolerance
 from reference.contract import Contract, RoundingPoint, Rule
+from reference.error_terms import exact, plus, rounded, scaled
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
@@ -85,6 +86,14 @@ def model(
     total = product + to_float32(inputs["b"])
     record("sum", (0,), total)
     return {"y": cast(total, config.dtype), "total": inputs["total"] + product}
+
+
+def bounds(config: Config, inputs: Arrays) -> dict[str, Bound]:
+    """y has a rounded product, a sum and a cast; total a product and a sum."""
+    a, b, total = (exact(to_float32(inputs[name])) for name in ("a", "b", "total"))
+    product = rounded(scaled(a, config.scale), "float32")
+    found = {"y": rounded(plus(product, b), config.dtype), "total": rounded(plus(product, total), "float32")}
+    return {name: Bound(known.error, spread=np.sqrt(known.variance)) for name, known in found.items()}
 
 
 def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> Call:
@@ -206,6 +215,7 @@ SUBJECT = Subject(
     truth=truth,
     model=model,
     call=call,
+    bounds=bounds,
     tolerances=(Tolerance("scaled_add", "*", "*", 1e-2, 0.0, "one bfloat16 step of the largest value"),),
 )
 

@@ -15,10 +15,13 @@ import pytest
 from hypothesis import strategies as st
 
 from conformance import fuzz as fuzzing
+from conformance import judging
 from conformance.fuzz import SIZES, FuzzFailure, fuzz, fuzz_cases, fuzz_illegal, fuzz_legal, refusal_complaint
 from conformance.fuzz_result import shares
+from conformance.grades import Grade
 from conformance.lanes import LaneError
 from conformance.pairwise import Flag
+from conformance.required import REQUIRED, Requirement, requirement
 from conformance.runner import run_case
 from conformance.subject import Case, Subject
 from conformance.tests.suite import scaled_add
@@ -188,8 +191,8 @@ def test_an_output_outside_its_bound_is_a_finding_though_bits_agree() -> None:
     result = fuzz(scaled_add.hill(1.2), 200, 1, backend=HostBackend(), illegal=0)
     assert not result.passed
     report = result.failure.splitlines()
-    assert report[0].endswith("outside its bound")
-    assert re.fullmatch(r"y: an error of 1(\.\d+)? times its bound", report[1])
+    assert report[1].startswith("model y: grade D, required C")
+    assert re.search(r"4 elements outside their bound, the worst at 1(\.\d+)? times it", report[2])
     assert report[-1].startswith("again: nki-oracle check scaled_add --case cfg:lane=normal,seed=0,")
     # Shrunk: no step further from the summit is outside still.
     assert result.case is not None
@@ -205,7 +208,12 @@ def test_bits_alone_ask_for_no_truth() -> None:
     assert "asked for truth" in fuzz(subject, 40, 1, backend=HostBackend(), illegal=0).failure
 
 
-def test_lanes_in_which_truth_leaves_something_out_are_told_and_no_finding() -> None:
+def test_lanes_in_which_nothing_is_asked_of_the_model_are_told_and_no_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No row of the table asks for nothing today; one that did would be for a lane that truth cannot follow."""
+    rows = (Requirement("model", Grade.F, "truth cannot follow", lane="fp8_edge"), *REQUIRED)
+    monkeypatch.setattr(judging, "requirement", lambda *asked: requirement(*asked, rows=rows))
     subject = dataclasses.replace(scaled_add.hill(1.2), lanes=("normal", "fp8_edge"))
     edge = dataclasses.replace(subject, lane_fits=lambda config, lane: lane == "fp8_edge")
     result = fuzz(edge, 200, 1, backend=HostBackend(), illegal=0)

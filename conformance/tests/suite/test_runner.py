@@ -37,7 +37,7 @@ def test_the_right_kernel_passes_on_every_rung(case: Case) -> None:
     result = _run(SUBJECT, case)
     assert result.passed, result.report()
     grades = [(output.rung, output.name, output.grade.name) for output in result.outputs]
-    assert grades == [("model", "y", "D"), ("model", "total", "D"), ("sim", "y", "A"), ("sim", "total", "A")]
+    assert grades == [("model", "y", "C"), ("model", "total", "C"), ("sim", "y", "A"), ("sim", "total", "A")]
     assert result.report() == ""
 
 
@@ -103,10 +103,7 @@ def test_an_illegal_config_is_refused_without_a_launch() -> None:
 
 def test_a_kernel_can_be_judged_without_a_model_and_a_model_without_a_kernel() -> None:
     without_model = _run(SUBJECT, rungs=("truth", "kernel"))
-    assert [(output.rung, output.grade.name) for output in without_model.outputs] == [
-        ("sim", "D"),
-        ("sim", "D"),
-    ]
+    assert [(output.rung, output.grade.name) for output in without_model.outputs] == [("sim", "C"), ("sim", "C")]
     assert without_model.status == "failed"
     model_alone = _run(scaled_add.broken("crashes"), rungs=("truth", "model"))
     assert model_alone.passed
@@ -200,6 +197,13 @@ def _bounds(config: Config, inputs: Arrays) -> dict[str, Bound]:
 
 @pytest.mark.parametrize(("name", "grade"), [("rounds_the_product", "C"), ("swaps_two_rows", "F")])
 def test_a_derived_bound_parts_a_second_rounding_from_a_wrong_row(name: str, grade: str) -> None:
-    subject = dataclasses.replace(scaled_add.broken(name), bounds=_bounds, tolerances=())
-    y = next(output for output in _run(subject).outputs if (output.rung, output.name) == ("sim", "y"))
+    wide = dataclasses.replace(scaled_add.broken(name), bounds=_bounds, tolerances=())
+    y = next(output for output in _run(wide).outputs if (output.rung, output.name) == ("sim", "y"))
     assert y.grade.name == grade
+
+
+def test_the_bound_of_the_right_roundings_catches_one_more() -> None:
+    subject = dataclasses.replace(scaled_add.broken("rounds_the_product"), tolerances=())
+    (y,) = (output for output in _run(subject).outputs if (output.rung, output.name) == ("sim", "y"))
+    assert y.grade.name == "F"
+    assert "outside their bound" in y.missed
