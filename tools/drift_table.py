@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +18,8 @@ _COLORS = {Change.OUT: "red", Change.IN_BOUND: "yellow", Change.LEGAL: "cyan"}
 #: Versions by the words people use for them.
 _WORDS = {"neuronx-cc": "compiler (neuronx-cc)", "nki_oracle": "nki-oracle", "commit": "nki-oracle commit"}
 _REASONS = 5
+#: So many cases that are new or gone in one kernel have a row each.
+_APART = 3
 
 
 def show(drift: Drift, most: int | None = None, detailed: bool = False) -> None:
@@ -26,14 +29,15 @@ def show(drift: Drift, most: int | None = None, detailed: bool = False) -> None:
     out.print(summary(drift), markup=False, highlight=False)
     if drift.differs:
         out.print(_differences(drift.differs))
-    shown = drift.moved if most is None else drift.moved[:most]
+    rows = grouped(drift.moved)
+    shown = rows if most is None else rows[:most]
     if shown:
         out.print(_table(shown))
-    if len(shown) < len(drift.moved):
-        out.print(f"... and {len(drift.moved) - len(shown)} more; --json holds all of them", highlight=False)
-    for row in [row for row in shown if row.fails][:_REASONS]:
+    if len(shown) < len(rows):
+        out.print(f"... and {len(rows) - len(shown)} rows more: --all", highlight=False)
+    for row in [row for row in drift.moved if row.fails][:_REASONS]:
         out.print(reason(row), markup=False, highlight=False, soft_wrap=True)
-    for report in [row.report for row in shown if row.report and detailed]:
+    for report in [row.report for row in drift.moved if row.report and detailed]:
         out.print(f"\n{report}", markup=False, highlight=False)
 
 
@@ -46,6 +50,21 @@ def summary(drift: Drift) -> str:
     told += [f"{waived} waived"] if waived else []
     told += [f"{drift.silent} cases without outputs on either side"] if drift.silent else []
     return ", ".join(told) or "nothing to compare"
+
+
+def grouped(rows: Sequence[Moved]) -> list[Moved]:
+    """The rows, with many cases of one kernel that one side alone has in one row: two selections are compared then,
+    and nobody wants to read the difference case by case."""
+    lists: dict[tuple[str, ...], list[Moved]] = {}
+    for row in rows:
+        lone = row.change in (Change.NEW, Change.GONE) and not (row.output or row.facts or row.why)
+        key = (row.change.value, row.kernel, row.rung) if lone else (str(id(row)),)
+        lists.setdefault(key, []).append(row)
+    return [row for some in lists.values() for row in (some if len(some) <= _APART else [_one_row(some)])]
+
+
+def _one_row(rows: Sequence[Moved]) -> Moved:
+    return replace(rows[0], case=f"{len(rows)} cases: {rows[0].case} ... {rows[-1].case}")
 
 
 def cells(row: Moved) -> tuple[str, ...]:
@@ -72,7 +91,7 @@ def reason(row: Moved) -> str:
 
 def markdown(drift: Drift) -> list[str]:
     """The rows as lines of a Markdown table; nothing where nothing moved."""
-    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, drift.moved)]
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, grouped(drift.moved))]
     return [_markdown(row) for row in rows] if drift.moved else []
 
 
