@@ -33,9 +33,15 @@ def pairs(n: int) -> list[tuple[int, int]]:
     return list(itertools.combinations(range(n), 2))
 
 
-def masked(n: int) -> Array:
-    """One row per pair of `pairs(n)`: float32 [n (n - 1) / 2, n], +M at i, -M at j, 1 elsewhere."""
-    chosen = np.array(pairs(n))
+def some_pairs(n: int, count: int) -> list[tuple[int, int]]:
+    """Pairs spread over a row too long for all of them: neighbours, and the first element with others."""
+    places = [1 + i * (n - 2) // (count // 2 - 1) for i in range(count // 2)]
+    return [(0, j) for j in places] + [(j - 1, j) for j in places]
+
+
+def masked(n: int, of: Sequence[tuple[int, int]] = ()) -> Array:
+    """One row per pair, of all of them by default: float32 [pairs, n], +M at i, -M at j, 1 elsewhere."""
+    chosen = np.array(of or pairs(n))
     rows = np.ones((len(chosen), n), np.float32)
     rows[np.arange(len(chosen)), chosen[:, 0]] = MASK
     rows[np.arange(len(chosen)), chosen[:, 1]] = -MASK
@@ -100,11 +106,13 @@ def leaves(tree: Tree) -> list[int]:
 
 
 @cache
-def expected_counts(order: str, n: int) -> Array:
-    """What `counts` gives for a candidate of U1 or V2, from its tree alone."""
+def expected_counts(order: str, n: int, of: tuple[tuple[int, int], ...] = ()) -> Array:
+    """What `counts` gives for a candidate of U1 or V2, from its tree alone; for all pairs by default."""
+    chosen = np.array(of or pairs(n))
     if order == "exact":
-        return np.full(n * (n - 1) // 2, n - 2.0)
-    return n - _upper(common_sizes(TREES[order](n), n))
+        return np.full(len(chosen), n - 2.0)
+    sizes = common_sizes(TREES[order](n), n)
+    return np.asarray(n - sizes[chosen[:, 0], chosen[:, 1]])
 
 
 def common_sizes(tree: Tree, n: int) -> Array:
@@ -121,10 +129,6 @@ def common_sizes(tree: Tree, n: int) -> Array:
             sizes[np.ix_(one, other)] = whole
         waiting.extend(node)
     return sizes
-
-
-def _upper(matrix: Array) -> Array:
-    return matrix[np.triu_indices(len(matrix), 1)]
 
 
 # --- back from counts ---------------------------------------------------------------------------------------

@@ -13,11 +13,19 @@ from conformance.probes.probe import Array
 
 #: Elements of a masked row: eight rounds of eight lanes.
 LENGTH = 64
+#: A longer row, which an engine may take in pieces; some pairs of it are masked.
+LONG = 512
+SOME = tuple(fprev.some_pairs(LONG, 128))
 
 
 def rows(dtype: Any = np.float32) -> Array:
     """[2016, 64]: every pair of 64 elements masked once."""
     return np.ascontiguousarray(fprev.masked(LENGTH).astype(dtype))
+
+
+def long_rows() -> Array:
+    """fp32 [128, 512]: some pairs of 512 elements."""
+    return fprev.masked(LONG, SOME)
 
 
 def spread(values: Array) -> Array:

@@ -104,6 +104,7 @@ def _reduce_launches(setting: Setting) -> dict[str, Call]:
         "bf16": call("vector.row_sums", {"rows": masks.rows(_BF16)}),
         "two axes": call("vector.row_sums_two_axes", {"rows": masked.reshape(-1, 8, 8)}),
         "strided": call("vector.row_sums_strided", {"rows": masks.spread(masked)}),
+        "512 long": call("vector.row_sums", {"rows": masks.long_rows()}),
         "random": call("vector.row_sums", {"rows": masks.random_rows(2)}),
     }
 
@@ -116,12 +117,13 @@ def _read_reduce(out: Outputs, setting: Setting) -> Readings:
 def _reduce_table(answers: Answers, setting: Setting) -> Expected:
     order = answers["reduce_order"]
     counts = fprev.expected_counts(order, masks.LENGTH)
-    return {**dict.fromkeys(_WAYS, counts), "random": masks.random_sums(2, order)}
+    found = {"512 long": fprev.expected_counts(order, masks.LONG, masks.SOME), "random": masks.random_sums(2, order)}
+    return dict.fromkeys(_WAYS, counts) | found
 
 
 V2 = Probe(
     "V2",
-    "tensor_reduce of masked rows of 64 (FPRev): fp32, bf16, over two axes, strided; then random rows",
+    "tensor_reduce of masked rows of 64 (FPRev): fp32, bf16, over two axes, strided; of 512; then random rows",
     ("reduce_order",),
     _reduce_launches,
     _read_reduce,

@@ -105,6 +105,27 @@ def test_every_kernel_is_launched_by_some_probe() -> None:
     assert launched == {name for name, _ in kernels()}
 
 
+# --- independence -------------------------------------------------------------------------------------------
+
+
+def test_tables_share_nothing_with_the_arithmetic_under_test() -> None:
+    """Of the reference they know the profile, which is data; of the machine nothing."""
+    imported = {
+        module
+        for path in KERNELS.parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in _imports(node)
+        if module.split(".")[0] == "reference"
+    }
+    assert imported == {"reference.numerics.profile"}
+
+
+def _imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
 # --- tables -------------------------------------------------------------------------------------------------
 
 #: Answers to what a probe needs, under which every candidate is tried. Sums that are exact hide the order of a
