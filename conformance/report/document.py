@@ -51,7 +51,8 @@ def document(sources: Sources) -> Document:
         "fuzz": sources.fuzz,
         "drift": sources.drift,
         "questions": _questions(sources.probe),
-        "probed_on": None if sources.probe is None else sources.probe.get("backend", ""),
+        "probed_on": None if sources.probe is None else sources.probe["backend"],
+        "probe_is_hardware": sources.probe is not None and is_hardware(sources.probe["backend"]),
         "versions": sources.check.get("versions") or versions(),
     }
 

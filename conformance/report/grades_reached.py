@@ -27,7 +27,7 @@ def tally(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
 
 
 def matrices(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Per rung a table: number formats down, lanes across, the worst output of all cases in each cell."""
+    """Per rung a table: lanes down, number formats across, the worst output of all cases in each cell."""
     cells: dict[str, dict[tuple[str, str], Cell]] = {}
     for row in rows:
         place = (_formats(row), row["lane"])
@@ -50,8 +50,8 @@ def options(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _matrix(rung: str, table: Mapping[tuple[str, str], Cell]) -> dict[str, Any]:
     lanes = sorted({lane for _, lane in table}, key=lambda lane: (lane != "normal", lane))
     formats = sorted({label for label, _ in table}, key=lambda label: (label != "none", label))
-    lines = [{"formats": label, "cells": [table.get((label, lane)) for lane in lanes]} for label in formats]
-    return {"rung": rung, "lanes": lanes, "rows": lines}
+    lines = [{"lane": lane, "cells": [table.get((label, lane)) for label in formats]} for lane in lanes]
+    return {"rung": rung, "formats": formats, "rows": lines}
 
 
 def _with(cell: Cell | None, row: Row, output: Mapping[str, Any]) -> Cell:

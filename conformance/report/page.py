@@ -20,13 +20,13 @@ def page(document: Mapping[str, Any]) -> str:
 
 
 def _percent(share: float | None, digits: int = 0) -> str:
-    """'97 %'; what is not quite all or nothing does not look like it."""
+    """'97 %'; what is not quite nothing or all says so: '<1 %', '>99 %'."""
     if share is None:
         return "-"
-    if 0 < share < 1:
-        smallest = 10.0 ** (-digits - 2)
-        share = min(max(share, smallest), 1 - smallest)
-    return f"{share:.{digits}%}".replace("%", " %")
+    step = 10.0 ** -(digits + 2)
+    edge = {share < step: ("<", step), share > 1 - step: (">", 1 - step)}.get(True) if 0 < share < 1 else None
+    sign, shown = edge or ("", share)
+    return f"{sign}{shown:.{digits}%}".replace("%", " %")
 
 
 def _log_height(count: int, most: int) -> float:

@@ -13,6 +13,7 @@ from conformance.registry import kernel
 from conformance.report import Sources, document, page
 from conformance.report.grades_reached import matrices, options, tally
 from conformance.report.histograms import histograms
+from conformance.report.page import _percent
 from conformance.results import CaseResult, OutputResult
 from conformance.subject import config_to_dict
 
@@ -131,8 +132,8 @@ def test_lanes_and_formats_without_a_case_stay_empty() -> None:
     rows = [row(0), row(1)]
     rows[1]["lane"] = next(lane for lane in sorted(lanes) if lane != rows[0]["lane"])
     (table,) = matrices(rows)
-    assert len(table["lanes"]) == 2
-    assert [cell is not None for cell in table["rows"][0]["cells"]].count(True) in (1, 2)
+    assert [line["lane"] for line in table["rows"]] == ["normal", rows[1]["lane"]]
+    assert all(cell is not None for line in table["rows"] for cell in line["cells"]) == (len(table["formats"]) == 1)
 
 
 def test_options_count_the_cases_that_have_them() -> None:
@@ -150,6 +151,14 @@ def test_grades_are_counted_per_rung() -> None:
 def test_histograms_of_cases_are_added() -> None:
     rows = [row(0, output(ulp_histogram={"0": 3, "1": 1})), row(1, output(ulp_histogram={"0": 4, "1": 0})), row(2)]
     assert histograms(rows) == [{"rung": "sim", "output": "out", "elements": 8, "buckets": {"0": 7, "1": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (0.004, "<1 %"), (0.5, "50 %"), (0.996, ">99 %"), (1.0, "100 %"), (None, "-"), (-0.25, "-25 %")],
+)
+def test_a_share_that_is_not_quite_nothing_or_all_says_so(share: float | None, text: str) -> None:
+    assert _percent(share) == text
 
 
 def test_the_largest_share_of_a_bound_is_kept_with_its_case() -> None:
