@@ -396,14 +396,22 @@ def _remarks(old: Record, new: Record, facts: tuple[str, ...]) -> list[Moved]:
 def gathered(old: Side, new: Side, pairs: Iterable[Pair], rows: Iterable[Sequence[Moved]]) -> Drift:
     """The drift of two sides from what moved in their pairs."""
     both = [(pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
+    differs = tuple(_differing_facts(old.facts, new.facts))
+    # What stands above all rows need not stand in each.
+    above = {f"profile.{name.removeprefix(PROFILE)}" for name, _, _ in differs if name.startswith(PROFILE)}
+    told = [replace(row, facts=_but(row.facts, above)) for some in rows for row in some]
     return Drift(
         old=old.label,
         new=new.label,
-        differs=tuple(_differing_facts(old.facts, new.facts)),
-        moved=tuple(sorted((row for some in rows for row in some), key=_rank)),
+        differs=differs,
+        moved=tuple(sorted(told, key=_rank)),
         same=sum(_same_outputs(*pair) for pair in both),
         silent=sum(not (one.outputs or other.outputs) for one, other in both),
     )
+
+
+def _but(facts: Iterable[str], above: set[str]) -> tuple[str, ...]:
+    return tuple(fact for fact in facts if fact.partition(":")[0] not in above)
 
 
 def _differing_facts(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -53,12 +53,12 @@ def summary(drift: Drift) -> str:
 
 
 def grouped(rows: Sequence[Moved]) -> list[Moved]:
-    """The rows, with many cases of one kernel that one side alone has in one row: two selections are compared then,
-    and nobody wants to read the difference case by case."""
+    """The rows, with many cases of one kernel in one row where they tell the same: cases that one side alone has, since
+    two selections were compared, or cases that kept their bits while something moved inside."""
     lists: dict[tuple[str, ...], list[Moved]] = {}
     for row in rows:
-        lone = row.change in (Change.NEW, Change.GONE) and not (row.output or row.facts or row.why)
-        key = (row.change.value, row.kernel, row.rung) if lone else (str(id(row)),)
+        plain = row.change in (Change.NEW, Change.GONE, Change.SAME) and not (row.output or row.facts or row.why)
+        key = (row.change.value, row.kernel, row.rung, row.first) if plain else (str(id(row)),)
         lists.setdefault(key, []).append(row)
     return [row for some in lists.values() for row in (some if len(some) <= _APART else [_one_row(some)])]
 
