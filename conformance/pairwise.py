@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,12 +31,12 @@ _POOL = 400
 _STARTS = 6
 #: Drawn configs that must have a value before what is so of all of them is taken to be so of every one.
 _WITNESSES = 20
-#: Starts without a way out after which nothing legal is taken to be there, or without an end to give up.
-_ENOUGH = 2
+#: Starts without a way out after which nothing legal is taken to be there.
+_ENOUGH = 6
+#: Starts without an end after which a search is given up.
+_GIVE_UP = 2
 #: Changes that are tried from one start before it is given up.
-_PATIENCE = 20_000
-#: Values of the same fields that are followed where each of them takes an obstacle away.
-_ALIKE = 3
+_PATIENCE = 5_000
 #: Values of a size that a search tries, those of drawn configs.
 _SIZES = 12
 
@@ -211,7 +212,8 @@ class _Search:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.options = subject.flags
-        self.pool = pool(subject)
+        listed = [case.config for case in subject.catalog if "ci" in case.tags and "adversarial" not in case.tags]
+        self.pool = list(dict.fromkeys([*pool(subject), *listed]))
         self._rules: tuple[Rule[Any], ...] = subject.contract.rules
         self.fields = [one.name for one in dataclasses.fields(subject.config_type)]
         self.alternatives = {name: self._alternatives(name) for name in self.fields}
@@ -299,13 +301,19 @@ class _Search:
         starts without a way out are enough.
         """
         obstacles, ends = Counter[str](), Counter[bool]()
+        # A value alone has its answer used for all its pairs: every start is heard.
+        enough = _ENOUGH if len(wanted) > 1 else len(self.pool)
+        arrived: list[Any] = []
         for start in self._starts(wanted):
             found, is_dead_end = self._walk(start, wanted, obstacles)
             if found is not None:
-                return _Answer(found)
-            ends[is_dead_end] += 1
-            if _ENOUGH in ends.values():
+                arrived.append(found)
+            else:
+                ends[is_dead_end] += 1
+            if len(arrived) == 2 or ends[True] == enough or ends[False] == _GIVE_UP:
                 break
+        if arrived:
+            return _Answer(min(arrived, key=_volume))
         if ends[True] > ends[False]:
             return _Answer(rules=_ranked(obstacles))
         # Too many ways to go them all; a rule that nothing drawn gets past answers as well.
@@ -313,14 +321,14 @@ class _Search:
         return _Answer(rules=refusing or _ranked(obstacles), sure=bool(refusing))
 
     def _always_broken(self, wanted: Sequence[Value]) -> tuple[str, ...]:
-        """One or two rules of which one is broken in every drawn config of either value that is given the other too.
+        """Up to three rules of which one is broken in every drawn config of either value that is given the other too.
 
         () where there are none. Where few configs have a value, it is given to all.
         """
         witnesses = [config for side in self._sides(wanted) for config in self._given(side, wanted)]
         broken = [frozenset(row.id for row in self._rules if _is_broken(row, config)) for config in witnesses]
         names = sorted(set().union(*broken))
-        for size in (1, 2):
+        for size in (1, 2, 3):
             for rules in itertools.combinations(names, size):
                 if all(not one.isdisjoint(rules) for one in broken):
                     return rules
@@ -408,12 +416,12 @@ class _Search:
             found: dict[tuple[str, ...], list[Any]] = {}
             for chosen in map(dict, itertools.combinations(changes, size)):
                 alike = found.setdefault(tuple(chosen), [])
-                if len(chosen) == size and len(alike) < _ALIKE:
+                if len(chosen) == size:
                     tried += 1
                     changed = dataclasses.replace(config, **chosen)
                     if self._obstacle(changed, wanted) not in (obstacle, *lost):
                         alike.append(changed)
-            ways = [(one, settled | frozenset(names)) for names, alike in found.items() for one in alike]
+            ways = [(one, settled | frozenset(names)) for names, alike in found.items() for one in _outer(alike)]
             if ways:
                 return ways, tried
         return [], tried
@@ -429,6 +437,8 @@ class _Search:
         """Values to try for a field: those of its flag, else those that drawn configs have most often."""
         drawn = Counter(getattr(config, name) for config in self.pool)
         common = [value for value, _ in drawn.most_common(_SIZES)]
+        # Small sizes first: the configs that are found are to be run.
+        common.sort(key=lambda value: (isinstance(value, int), value if isinstance(value, int) else 0))
         option = next((one for one in self.options if one.field == name and one.of is None), None)
         if option is None:
             return common
@@ -450,6 +460,20 @@ def _follows(option: Flag) -> str:
 def _spread(configs: Sequence[Any], count: int = _STARTS) -> Sequence[Any]:
     """Some of the configs, from all over the list."""
     return configs[:: max(1, len(configs) // count)][:count]
+
+
+def _volume(config: Any) -> int:
+    """Grows with what a config costs to run: the product of its sizes."""
+    sizes = (getattr(config, one.name) for one in dataclasses.fields(config))
+    return math.prod(size for size in sizes if type(size) is int and size > 0)
+
+
+def _outer(alike: list[Any]) -> list[Any]:
+    """Of changes of the same fields that all take an obstacle away: the first, the middle and the last.
+
+    Sizes stand in order, so that what a later rule asks to be small or large is among them.
+    """
+    return list(dict.fromkeys((alike[0], alike[len(alike) // 2], alike[-1]))) if alike else []
 
 
 def _ranked(refusals: Counter[str]) -> tuple[str, ...]:
