@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance import goldens
+from conformance.backends.sim import SimBackend
 from conformance.bounds import Bound
 from conformance.lanes import LaneError
 from conformance.results import CaseResult
@@ -207,3 +209,22 @@ def test_the_bound_of_the_right_roundings_catches_one_more() -> None:
     (y,) = (output for output in _run(subject).outputs if (output.rung, output.name) == ("sim", "y"))
     assert y.grade.name == "F"
     assert "outside their bound" in y.missed
+
+
+def test_points_are_kept_where_asked_for_and_are_those_of_a_golden() -> None:
+    assert _run(SUBJECT).points == {}
+    kept = _run(SUBJECT, points=True)
+    assert kept.points == {"model": {one.name: one.digest for one in goldens.compute(SUBJECT, SMALL).points}}
+    assert list(kept.points["model"]) == ["product", "sum"]
+
+
+def test_points_of_the_machine_are_what_the_kernel_left_in_its_tiles() -> None:
+    def points(name: str) -> dict[str, str]:
+        subject = SUBJECT.with_implementation(f"conformance.tests.suite.scaled_add_nki:{name}")
+        return run_case(subject, SMALL, SimBackend(), points=True).points["sim"]
+
+    right = points("scaled_add")
+    assert list(right) == ["product", "sum"]
+    assert points("scaled_add") == right
+    wrong = points("adds_b_twice")
+    assert (wrong["product"] == right["product"], wrong["sum"] == right["sum"]) == (True, False)
