@@ -73,7 +73,7 @@ def cells(row: Moved) -> tuple[str, ...]:
         row.change.value + (" (waived)" if row.waived else ""),
         row.kernel,
         row.case,
-        "; ".join((*([row.output] if row.output else []), *row.facts)),
+        "; ".join(part for part in (row.output or row.why.partition(":")[0], *row.facts) if part),
         row.rung,
         _grade(row),
         _pair([_share(one) for one in row.shares]),
