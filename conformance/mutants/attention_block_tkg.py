@@ -32,15 +32,18 @@ _FLASH = "B=1,S=1,H=512,q=1,d=32,S_ctx=16640,S_max=16640,W_out=null,cos=null,sin
 _TILES = "cfg:lane=normal,seed=0,B=1,S=3,H=512,q=9,d=128,S_ctx=128,S_max=128,lnc=1,W_out=null"
 
 
-def _patched(name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str, source: str) -> Mutant:
-    return Mutant(f"block-{name}", "attention_block_tkg", fault, patches, case, point, source)
+def _patched(
+    kind: str, name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str, source: str,
+    also: tuple[str, ...] = (), unseen: str = "",
+) -> Mutant:  # fmt: skip
+    return Mutant(f"block-{name}", "attention_block_tkg", fault, patches, case, point, source, kind, also, unseen)
 
 
 def _mutant(
-    name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    file: str = _KERNEL, count: int = 1,
+    kind: str, name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
+    file: str = _KERNEL, count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
 ) -> Mutant:  # fmt: skip
-    return _patched(name, fault, (Patch(file, find, replace, count),), case, point, source)
+    return _patched(kind, name, fault, (Patch(file, find, replace, count),), case, point, source, also, unseen)
 
 
 #: Defects that no mutant plays on a case of the suite, and why.
@@ -53,7 +56,7 @@ NOT_PLAYED = {
 }
 
 ROW_INDEX_IN_FLOAT32 = _mutant(
-    "row-index-in-float32", "the batch's offset is added to the index in float32",
+    "slot", "row-index-in-float32", "the batch's offset is added to the index in float32",
     "nisa.tensor_tensor(dst=moved, data1=index, data2=step, op=nl.add, engine=nisa.gpsimd_engine)",
     "nisa.tensor_tensor(dst=moved, data1=index, data2=step, op=nl.add, engine=nisa.vector_engine)",
     "", "", "AB27", file=_UPDATE,
@@ -64,19 +67,20 @@ ROW_INDEX_IN_FLOAT32 = _mutant(
 MUTANTS = (
     # norm and projection of X
     _mutant(
-        "default-eps", "the default eps is that of another release", "DEFAULT_EPS = 1e-3", "DEFAULT_EPS = 1e-6",
+        "eps", "default-eps", "the default eps is that of another release", "DEFAULT_EPS = 1e-3", "DEFAULT_EPS = 1e-6",
         _cfg(), "norm_rsqrt", "AB12",
     ),
     _mutant(
-        "padded-mean", "padding counts in the mean", "H if hidden_actual == None else hidden_actual", "H",
+        "norm", "padded-mean", "padding counts in the mean", "H if hidden_actual == None else hidden_actual", "H",
         _cfg("X_hidden_dim_actual=1000"), "norm_rsqrt", "AB13",
     ),
     _mutant(
-        "norm-skipped", "X is projected as it is", "NormType.NO_NORM if gamma == None else NormType.RMS_NORM",
+        "norm", "norm-skipped", "X is projected as it is", "NormType.NO_NORM if gamma == None else NormType.RMS_NORM",
         "NormType.NO_NORM", _cfg(), "psum", "class: stage missing",
     ),
     _mutant(
-        "eps-in-fp8", "eps is held in the dtype of quantized operands", "eps = constant_tile(norm_eps, (128, 1))",
+        "eps", "eps-in-fp8",
+        "eps is held in the dtype of quantized operands", "eps = constant_tile(norm_eps, (128, 1))",
         "narrow = nl.ndarray((128, 1), dtype=nl.float8_e4m3)\n"
         "        nisa.tensor_copy(dst=narrow, src=constant_tile(norm_eps, (128, 1)))\n"
         "        eps = nl.ndarray((128, 1), dtype=nl.float32)\n"
@@ -84,20 +88,20 @@ MUTANTS = (
         _cfg(_STATIC + ",rmsnorm_X_eps=0.00001", "zero_token"), "norm_rsqrt", "AB35", file=_QKV,
     ),
     _mutant(
-        "raw-sums-wide", "raw sums of quantized products stay in fp32",
+        "rounding", "raw-sums-wide", "raw sums of quantized products stay in fp32",
         'partial = nl.ndarray((shape.T, width), dtype=io, name', 'partial = nl.ndarray((shape.T, width), dtype=nl.float32, name',  # noqa: E501
         _cfg(_STATIC), "partial", "AB21", file=_QKV,
     ),
     _mutant(
-        "two-groups", "few tokens are summed in as many groups as 33 of them", "    F = 4\n", "    F = 2\n",
+        "order", "two-groups", "few tokens are summed in as many groups as 33 of them", "    F = 4\n", "    F = 2\n",
         _cfg(), "psum", "AB23", file=_QKV,
     ),
     _mutant(
-        "bias-on-both-cores", "each core adds the bias to its shard", "if bias == None or shape.prg != 0:",
+        "term", "bias-on-both-cores", "each core adds the bias to its shard", "if bias == None or shape.prg != 0:",
         "if bias == None:", _cfg("bias_qkv=bfloat16,lnc=2"), "partial", "AB24", file=_QKV,
     ),
     _mutant(
-        "x-on-chip-overwritten", "the caller's tile is used up",
+        "memory", "x-on-chip-overwritten", "the caller's tile is used up",
         "columns)], engine=nisa.vector_engine\n    )\n    return x",
         "columns)], engine=nisa.vector_engine\n    )\n"
         "    nisa.memset(dst=source[:, nl.ds(first, tokens), :], value=0.0)\n    return x",
@@ -105,34 +109,34 @@ MUTANTS = (
     ),
     # heads
     _mutant(
-        "key-is-value", "the key head is taken from the columns of values",
+        "rows", "key-is-value", "the key head is taken from the columns of values",
         "first = 0 if r == 0 else shape.q * d", "first = 0 if r == 0 else (shape.q + 1) * d",
         _cfg(), "heads", "class: wrong segment",
     ),
     _mutant(
-        "heads-token-major", "columns stand token by token, not head by head",
+        "rows", "heads-token-major", "columns stand token by token, not head by head",
         "heads.reshape((d, shape.B, count, shape.S)).permute((0, 2, 1, 3))",
         "heads.reshape((d, shape.B, shape.S, count)).permute((0, 3, 1, 2))",
         _cfg(), "heads", "class: index order",
     ),
     _mutant(
-        "heads-of-all-requests", "heads stand before requests",
+        "rows", "heads-of-all-requests", "heads stand before requests",
         "heads.reshape((d, shape.B, count, shape.S)).permute((0, 2, 1, 3))",
         "heads.reshape((d, count, shape.B, shape.S))",
         _cfg(), "heads", "AB30",
     ),
     _mutant(
-        "first-tile-repeated", "every tile of QKV is the first one", "src=tiles[i], engine",
+        "rows", "first-tile-repeated", "every tile of QKV is the first one", "src=tiles[i], engine",
         "src=tiles[0][:, 0 : tiles[i].shape[1]], engine", _TILES, "heads", "class: wrong tile",
     ),
     # norms of heads
     _mutant(
-        "pre-norm-skips-keys", "keys are not normed before RoPE",
+        "norm", "pre-norm-skips-keys", "keys are not normed before RoPE",
         'key = head_rms_norm(key, rmsnorm_QK_pre_rope_eps, None, "pre", 1)', "key = key",
         _cfg(_PRE), "rope_even_cos", "class: stage missing",
     ),
     _patched(
-        "norms-exchanged", "the norm after RoPE is done before it",
+        "norm", "norms-exchanged", "the norm after RoPE is done before it",
         (
             Patch(_KERNEL, "if rmsnorm_QK_pre_rope_enabled:\n", "if rmsnorm_QK_post_rope_enabled and True:\n"),
             Patch(_KERNEL, "if rmsnorm_QK_post_rope_enabled:\n", "if rmsnorm_QK_pre_rope_enabled and True:\n"),
@@ -140,89 +144,89 @@ MUTANTS = (
         _cfg(_POST), "rope_even_cos", "class: stage order",
     ),
     _mutant(
-        "post-norm-twice", "keys are normed twice after RoPE",
+        "norm", "post-norm-twice", "keys are normed twice after RoPE",
         'key = head_rms_norm(key, rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K, "post", 1)',
         'key = head_rms_norm(key, rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K, "post", 1)\n'
         '        key = head_rms_norm(key, rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K, "again", 1)',
         _cfg(_POST + ",W_K=float32"), "score", "class: stage twice",
     ),
     _mutant(
-        "eps-of-the-other-norm", "the norm of keys after RoPE takes the eps of the one before",
+        "eps", "eps-of-the-other-norm", "the norm of keys after RoPE takes the eps of the one before",
         "key, rmsnorm_QK_post_rope_eps", "key, rmsnorm_QK_pre_rope_eps",
         _cfg(_POST + ",rmsnorm_QK_post_rope_eps=0.5"), "post_rsqrt", "class: neighbouring argument",
     ),
     _mutant(
-        "head-eps-constant", "the norms of heads have an eps of their own", "constant_tile(eps, (d, 1))",
+        "eps", "head-eps-constant", "the norms of heads have an eps of their own", "constant_tile(eps, (d, 1))",
         "constant_tile(1e-6, (d, 1))", _cfg(_PRE + ",rmsnorm_QK_pre_rope_eps=0.5"), "pre_rsqrt",
         "class: option ignored", file=_NORM,
     ),
     _mutant(
-        "weights-exchanged", "keys are weighted with the weights of queries",
+        "norm", "weights-exchanged", "keys are weighted with the weights of queries",
         "rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_K", "rmsnorm_QK_post_rope_eps, rmsnorm_QK_post_rope_W_Q",
         _cfg(_POST + ",W_Q=float32,W_K=bfloat16"), "post_normed", "AB14",
     ),
     _mutant(
-        "mean-over-128", "the mean of squares divides by 128", "scale=1.0 / d", "scale=1.0 / 128",
+        "norm", "mean-over-128", "the mean of squares divides by 128", "scale=1.0 / d", "scale=1.0 / 128",
         _cfg(_PRE), "pre_rsqrt", "decision AB-D8", file=_NORM,
     ),
     _mutant(
-        "weighted-after-rounding", "the weight is applied to the rounded product",
+        "rounding", "weighted-after-rounding", "the weight is applied to the rounded product",
         'scaled = nl.ndarray((d, columns), dtype=nl.float32', 'scaled = nl.ndarray((d, columns), dtype=x.dtype',
         _cfg(_POST + ",W_Q=float32"), "post_scaled", "class: extra rounding", file=_NORM,
     ),
     # RoPE
     _mutant(
-        "rope-sign", "pairs turn the other way", "op=nl.subtract", "op=nl.add",
+        "rope", "rope-sign", "pairs turn the other way", "op=nl.subtract", "op=nl.add",
         _cfg(), "rope_even", "AB15", file=_ROPE,
     ),
     _mutant(
-        "rope-unrounded", "products of RoPE stay in fp32",
+        "rounding", "rope-unrounded", "products of RoPE stay in fp32",
         "result = nl.ndarray(values.shape, dtype=values.dtype, name=name)",
         "result = nl.ndarray(values.shape, dtype=nl.float32, name=name)",
         _cfg(), "rope_even_cos", "class: missing rounding", file=_ROPE,
     ),
     _mutant(
-        "rope-tables-exchanged", "cosines and sines are exchanged", "load_table(cos), load_table(sin)",
+        "rope", "rope-tables-exchanged", "cosines and sines are exchanged", "load_table(cos), load_table(sin)",
         "load_table(sin), load_table(cos)", _cfg(), "rope_even_cos", "class: neighbouring argument",
     ),
     _mutant(
-        "rope-tables-head-major", "the tables are repeated by head, not by request",
+        "rope", "rope-tables-head-major", "the tables are repeated by head, not by request",
         "wave.reshape((wave.shape[0], batches, 1, wave.shape[1] // batches)).broadcast(2, heads)",
         "wave.reshape((wave.shape[0], 1, batches, wave.shape[1] // batches)).broadcast(1, heads)",
         _cfg(), "rope_even_cos", "AB15", file="rope.py",
     ),
     _mutant(
-        "rope-skips-keys", "keys are not turned",
+        "rope", "rope-skips-keys", "keys are not turned",
         "key = rotate_columns(key, cosines, sines, shape.B, 1, rope_contiguous_layout, 1)", "key = key",
         _cfg(), "score", "class: stage missing",
     ),
     _mutant(
-        "rope-layout-ignored", "neighbours are rotated as halves", "rope_contiguous_layout, 0)", "True, 0)",
+        "rope", "rope-layout-ignored", "neighbours are rotated as halves", "rope_contiguous_layout, 0)", "True, 0)",
         _cfg("rope_contiguous_layout=false"), "rope_even_cos", "AB15",
     ),
     _mutant(
-        "rope-rejoined-in-halves", "interleaved pairs come back as halves",
+        "rope", "rope-rejoined-in-halves", "interleaved pairs come back as halves",
         "join_pairs(rotated, turned_even, turned_odd, contiguous)",
         "join_pairs(rotated, turned_even, turned_odd, True)",
         _cfg("rope_contiguous_layout=false"), "rotated", "AB15", file=_ROPE,
     ),
     # queries, and FP8 of keys and values
     _mutant(
-        "scale-dropped", "queries are not scaled", "operand0=scale, engine", "operand0=1.0, engine",
+        "scale", "scale-dropped", "queries are not scaled", "operand0=scale, engine", "operand0=1.0, engine",
         _cfg(), "scaled_query", "class: stage missing",
     ),
     _mutant(
-        "scale-twice", "queries are scaled twice", "operand0=scale, engine",
+        "scale", "scale-twice", "queries are scaled twice", "operand0=scale, engine",
         "operand0=scale, op1=nl.multiply, operand1=scale, engine",
         _cfg("softmax_scale=0.05"), "scaled_query", "AB17",
     ),
     _mutant(
-        "scale-ignored", "queries are scaled by d**-0.5 whatever is given",
+        "scale", "scale-ignored", "queries are scaled by d**-0.5 whatever is given",
         "scale = c.d ** -0.5 if softmax_scale == None else softmax_scale", "scale = c.d ** -0.5",
         _cfg("softmax_scale=1.0"), "scaled_query", "AB17",
     ),
     _patched(
-        "keys-scaled", "new keys are scaled as queries are",
+        "scale", "keys-scaled", "new keys are scaled as queries are",
         (
             Patch(
                 _KERNEL, "    # Every core reads values back",
@@ -235,7 +239,7 @@ MUTANTS = (
         _cfg(), "score", "AB17",
     ),
     _mutant(
-        "queries-scaled-where-skipped", "queries that nothing attends with are scaled",
+        "scale", "queries-scaled-where-skipped", "queries that nothing attends with are scaled",
         "        nisa.dma_copy(dst=out, src=query)\n",
         "        scaled = nl.ndarray(query.shape, dtype=query.dtype)\n"
         "        nisa.tensor_scalar(dst=scaled, data=query, op0=nl.multiply, operand0=0.125)\n"
@@ -243,7 +247,7 @@ MUTANTS = (
         _cfg("skip_attention=true"), "", "AB17",
     ),
     _mutant(
-        "scores-dequantized", "queries are divided by k_scale", "        value = quantize_new(",
+        "scale", "scores-dequantized", "queries are divided by k_scale", "        value = quantize_new(",
         "        inverse = nl.ndarray((shape.d, 1), dtype=nl.float32)\n"
         "        nisa.dma_copy(dst=inverse, src=k_scale[0 : shape.d, :])\n"
         "        nisa.reciprocal(dst=inverse, data=inverse)\n"
@@ -254,32 +258,33 @@ MUTANTS = (
         _cfg(_FP8_KV), "scaled_query", "AB19",
     ),
     _mutant(
-        "scale-divides", "new keys and values are divided by their scales",
+        "scale", "scale-divides", "new keys and values are divided by their scales",
         "nisa.tensor_copy(dst=wide, src=narrow, engine=nisa.vector_engine)",
         "nisa.reciprocal(dst=wide, data=narrow)", _cfg(_FP8_KV), "kv_scaled", "AB18", file=_UPDATE,
     ),
     _mutant(
-        "values-by-k-scale", "values are scaled with k_scale",
+        "scale", "values-by-k-scale", "values are scaled with k_scale",
         "quantize_new(value, v_scale, V_cache.dtype, 2)", "quantize_new(value, k_scale, V_cache.dtype, 2)",
         _cfg(_FP8_KV), "kv_scaled", "class: neighbouring argument",
     ),
     _mutant(
-        "kv-scale-by-row", "each partition reads a scale of its own", "src=scale.ap([[0, rows], [1, 1]])",
+        "scale", "kv-scale-by-row", "each partition reads a scale of its own", "src=scale.ap([[0, rows], [1, 1]])",
         "src=scale.ap([[1, rows], [1, 1]])", _cfg(_FP8_KV + ",k_scale_rows=1"), "", "AB18", file=_UPDATE,
     ),
     _mutant(
-        "clamp-at-448", "the clamp is that of another FP8 format", "FP8_MAX = 240.0", "FP8_MAX = 448.0",
+        "clamp", "clamp-at-448", "the clamp is that of another FP8 format", "FP8_MAX = 240.0", "FP8_MAX = 448.0",
         _cfg(f"{_FP8_KV},{_BARE}", "fp8_edge"), "kv_quantized", "AB18", file="fp8_clamp.py",
     ),
     _mutant(
-        "clamp-missing", "new keys and values overflow to infinity",
+        "clamp", "clamp-missing", "new keys and values overflow to infinity",
         'return clamped_fp8(scaled, dtype, f"kv_quantized_{r}")',
         'result = nl.ndarray(values.shape, dtype=dtype, name=f"kv_quantized_{r}")\n'
         "    nisa.tensor_copy(dst=result, src=scaled, engine=nisa.vector_engine)\n    return result",
         _cfg(f"{_FP8_KV},{_BARE}", "fp8_edge"), "kv_quantized", "AB18", file=_UPDATE,
     ),
     _patched(
-        "attention-before-quantization", "attention sees new keys and values that were cast without their scales",
+        "scale", "attention-before-quantization",
+        "attention sees new keys and values that were cast without their scales",
         (
             Patch(
                 _KERNEL, "    if k_scale != None:\n        key = ",
@@ -298,17 +303,17 @@ MUTANTS = (
     ),
     # attention over the caches
     _mutant(
-        "new-keys-lost", "the stale slots are attended to, not the new keys",
+        "tail", "new-keys-lost", "the stale slots are attended to, not the new keys",
         "        place_active_keys(keys, k_active, plan, load)\n", "        pass\n",
         _cfg(), "score", "AB6", file=_LOAD,
     ),
     _mutant(
-        "new-values-lost", "the values of the stale slots are weighed, not the new ones",
+        "tail", "new-values-lost", "the values of the stale slots are weighed, not the new ones",
         "        place_active_values(space, values, v_active, plan, load)\n", "        pass\n",
         _cfg(), "pv", "AB6", file=_LOAD,
     ),
     _mutant(
-        "new-values-of-short-blocks", "each partition's new values begin with the first token",
+        "rows", "new-values-of-short-blocks", "each partition's new values begin with the first token",
         "tokens = source.slice(dim, piece.first, piece.first + piece.partitions * piece.row)",
         "first = 0 if dim == 0 else piece.first\n"
         "    tokens = source.slice(dim, first, first + piece.partitions * piece.row)",
@@ -316,11 +321,11 @@ MUTANTS = (
         "pv", "AB5", file="token_tail.py",
     ),
     _mutant(
-        "masked-values-used", "values that nobody keeps are multiplied by their weight 0",
+        "mask", "masked-values-used", "values that nobody keeps are multiplied by their weight 0",
         "    clear_rows(values, keep)\n", "", _cfg("", "poison"), "pv", "AB7", file=_LOAD,
     ),
     _mutant(
-        "nothing-kept-is-zero", "a query that keeps nothing attends with weights of 0",
+        "mask", "nothing-kept-is-zero", "a query that keeps nothing attends with weights of 0",
         "        nisa.reciprocal(dst=recip[ct], data=total[ct])\n",
         "        positive = nl.ndarray(recip[ct].shape, dtype=nl.float32)\n"
         "        nisa.tensor_scalar(dst=positive, data=total[ct], op0=nl.maximum, operand0=1e-30)\n"
@@ -328,7 +333,7 @@ MUTANTS = (
         _cfg("", "poison"), "recip", "AB10", file=_OUTPUT,
     ),
     _mutant(
-        "blocks-left-unset", "the rows of a fold are not gathered",
+        "memory", "blocks-left-unset", "the rows of a fold are not gathered",
         "    pieces = fold_pieces(plan, load)\n    for k in range(len(pieces)):\n"
         "        fold, inside, count, tile = pieces[k]\n        nisa.dma_copy(\n            dst=rows",
         "    pieces = fold_pieces(plan, load)\n    for k in range(1, len(pieces)):\n"
@@ -336,39 +341,40 @@ MUTANTS = (
         _cfg(_BLOCK), "", "AB8", file=_LOAD,
     ),
     _mutant(
-        "blocks-cut-in-halves", "the mask's rows are those of another block length",
+        "rows", "blocks-cut-in-halves", "the mask's rows are those of another block length",
         "resized_block_len(cfg.block_len, keys, flash_keys)",
         "max(1, resized_block_len(cfg.block_len, keys, flash_keys) // 2)",
         "cfg:lane=normal,seed=0,B=2,S=1,H=512,q=2,d=64,S_ctx=1024,S_max=1024,W_out=null,block_len=32,num_blocks=80",
         "score", "AB11", file=_PLAN,
     ),
     _mutant(
-        "slots-beyond-context", "the context begins one slot late where the cache is longer",
+        "mask", "slots-beyond-context", "the context begins one slot late where the cache is longer",
         "    first = plan.first_token(load.f)\n    part",
         "    first = min(plan.first_token(load.f) + 1, cache.shape[token_axis + 1] - plan.key_tiles(load.f) * P)\n    part",  # noqa: E501
         _cfg("", S_max=300), "score", "AB25", file=_LOAD,
     ),
     _mutant(
-        "maximum-unclamped", "a fully masked flash tile has the maximum -inf",
+        "maximum", "maximum-unclamped", "a fully masked flash tile has the maximum -inf",
         "operand0=-FLT_MAX", 'operand0=float("-inf")',
         f"cfg:lane=normal,seed=3,{_FLASH}", "max_local", "AB9", file="cascaded_softmax.py",
     ),
     _mutant(
-        "sink-outside-maximum", "the sink does not take part in the maximum", "joins = call.sink != None and (",
+        "sink", "sink-outside-maximum", "the sink does not take part in the maximum", "joins = call.sink != None and (",
         "joins = call.sink == 0 and (", _cfg("sink=bfloat16,softmax_scale=0.0"), "run_max", "AB33", file=_SCORES,
     ),
     _mutant(
-        "sink-on-both-cores", "each core adds the sink's term to its sum",
+        "sink", "sink-on-both-cores", "each core adds the sink's term to its sum",
         "elif term != None and plan.n_seq == 1:", "elif term != None:",
         _cfg("sink=bfloat16,lnc=2"), "run_sum", "AB33", file=_OUTPUT,
     ),
     # caches after the call
     _mutant(
-        "keys-not-updated", "no core writes the new keys", "if shape.prg == shape.n - 1:", "if shape.prg == shape.n:",
+        "slot", "keys-not-updated",
+        "no core writes the new keys", "if shape.prg == shape.n - 1:", "if shape.prg == shape.n:",
         _cfg("lnc=2"), "", "AB4",
     ),
     _patched(
-        "caches-exchanged", "new keys go to the cache of values, and values to that of keys",
+        "slot", "caches-exchanged", "new keys go to the cache of values, and values to that of keys",
         (
             Patch(_KERNEL, "values = rows_view(V_cache) if flat", "values = rows_view(K_cache) if flat"),
             Patch(_KERNEL, "keys = rows_view(K_cache) if flat", "keys = rows_view(V_cache) if flat"),
@@ -376,91 +382,94 @@ MUTANTS = (
         _cfg(), "", "AB4",
     ),
     _mutant(
-        "skip-wraps", "a skipped batch writes into the last slot of the batch before",
+        "slot", "skip-wraps", "a skipped batch writes into the last slot of the batch before",
         "nisa.tensor_tensor(dst=result, data1=index, data2=moved, op=nl.maximum, engine=nisa.gpsimd_engine)",
         "nisa.tensor_copy(dst=result, src=moved, engine=nisa.gpsimd_engine)",
         "cfg:lane=normal,seed=0,B=4,S=1,H=512,q=2,d=64,S_ctx=256,S_max=256,W_out=null", "", "AB1", file=_UPDATE,
     ),
     _mutant(
-        "skip-wraps-in-blocks", "the later tokens of a skipped batch go to the first rows",
+        "slot", "skip-wraps-in-blocks", "the later tokens of a skipped batch go to the first rows",
         "nisa.tensor_tensor(dst=result, data1=index, data2=moved, op=nl.maximum, engine=nisa.gpsimd_engine)",
         "nisa.tensor_copy(dst=result, src=moved, engine=nisa.gpsimd_engine)",
         "cfg:lane=normal,seed=0,B=4,S=3,H=512,q=2,d=64,S_ctx=256,S_max=256,W_out=null,block_len=16,num_blocks=80",
         "", "AB3", file=_UPDATE,
     ),
     _mutant(
-        "slot-late", "new rows are written one slot late", "pattern=pattern, offset=0", "pattern=pattern, offset=1",
+        "slot", "slot-late",
+        "new rows are written one slot late", "pattern=pattern, offset=0", "pattern=pattern, offset=1",
         _cfg("", S_max=300), "", "class: off by one", file=_UPDATE,
     ),
     _mutant(
-        "rows-overlap", "the tokens of a batch all go to its first row", "[[batch_rows, B], [1, S]]",
+        "slot", "rows-overlap", "the tokens of a batch all go to its first row", "[[batch_rows, B], [1, S]]",
         "[[batch_rows, B], [0, S]]", _cfg(), "", "class: stride", file=_UPDATE,
     ),
     _mutant(
-        "float16-as-bfloat16", "keys of two bytes turn as bfloat16 on their way to the cache",
+        "rounding", "float16-as-bfloat16", "keys of two bytes turn as bfloat16 on their way to the cache",
         "if item_size(source.dtype) == 1:", "if item_size(source.dtype) <= 2:",
         _cfg("dtype=float16,W_qkv=float16,kv_dtype=float16"), "", "AB22", file="exact_transpose.py",
     ),
     _mutant(
-        "block-rows-by-batch", "rows of a block cache are moved on by batch", "cache.shape[1] if flat else 0",
+        "slot", "block-rows-by-batch", "rows of a block cache are moved on by batch", "cache.shape[1] if flat else 0",
         "cache.shape[1]", _cfg(_BLOCK, seed=1), "", "class: wrong page", file=_UPDATE,
     ),
     _mutant(
-        "transposed-batch-stride", "transposed keys of all batches go to the first", "offset=b * d * S_max",
+        "batch", "transposed-batch-stride", "transposed keys of all batches go to the first", "offset=b * d * S_max",
         "offset=0 * b", _cfg("K_cache_transposed=true", seed=1), "", "class: wrong batch", file=_UPDATE,
     ),
     _mutant(
-        "transposed-as-rows", "channels of transposed keys stand side by side", "[[0, B]], S_max)", "[[0, B]], 1)",
+        "layout", "transposed-as-rows",
+        "channels of transposed keys stand side by side", "[[0, B]], S_max)", "[[0, B]], 1)",
         _cfg("K_cache_transposed=true"), "", "class: wrong layout", file=_UPDATE,
     ),
     _mutant(
-        "barrier-missing", "caches are written while the other core reads them",
+        "barrier", "barrier-missing", "caches are written while the other core reads them",
         "nisa.core_barrier(data=K_cache, cores=(0, 1))\n            nisa.core_barrier(data=V_cache, cores=(0, 1))",
         "pass", _cfg("lnc=2"), "", "AB32",
     ),
     _mutant(
-        "update-before-attention", "attention reads slots that the call has written",
+        "slot", "update-before-attention", "attention reads slots that the call has written",
         "    out_on_chip = W_out != None or out_in_sb\n",
         "    out_on_chip = W_out != None or out_in_sb\n    if update_cache:\n"
         "        update_caches(shape, key, value, K_cache, V_cache, K_cache_transposed, kv_cache_update_idx)\n",
         _cfg(), "score", "decision AB-D2",
     ),
     _mutant(
-        "new-values-of-one-batch", "every batch returns the new values of the last one",
+        "batch", "new-values-of-one-batch", "every batch returns the new values of the last one",
         "src=value)\n    return K_out, V_out",
         "src=value)\n    nisa.dma_copy(dst=V_out[0:1], src=V_out[B - 1 : B])\n    return K_out, V_out",
         _cfg("update_cache=false"), "", "class: wrong batch",
     ),
     _mutant(
-        "cache-touched", "a call without update moves rows of a cache",
+        "memory", "cache-touched", "a call without update moves rows of a cache",
         "        K_out, V_out = return_new(shape, key, value)\n",
         "        K_out, V_out = return_new(shape, key, value)\n"
         "        nisa.dma_copy(dst=V_cache[0:1], src=V_cache[1:2])\n",
         _cfg("update_cache=false"), "", "AB28",
     ),
     _mutant(
-        "rank-4-axes", "the axis of heads is taken for that of batches", "return cache.reshape((B, rows, columns))",
+        "batch", "rank-4-axes",
+        "the axis of heads is taken for that of batches", "return cache.reshape((B, rows, columns))",
         "return cache.reshape((heads, B * rows, columns))", _cfg("cache_rank=4", seed=1), "", "AB29",
     ),
     _mutant(
-        "both-cores-store-queries", "both cores write the same memory",
+        "barrier", "both-cores-store-queries", "both cores write the same memory",
         "    if shape.prg == 0:\n        nisa.dma_copy(dst=out, src=query)", "    nisa.dma_copy(dst=out, src=query)",
         _cfg("skip_attention=true,lnc=2"), "", "class: a race",
     ),
     # output projection
     _mutant(
-        "bias-out-dropped", "the bias of the output projection is not passed on",
+        "term", "bias-out-dropped", "the bias of the output projection is not passed on",
         "        bias_out,\n        TRANSPOSE",
         "        None,\n        TRANSPOSE", "transposed-out", "out", "class: option ignored",
     ),
     _mutant(
-        "attention-head-major", "the projection takes heads for requests",
+        "layout", "attention-head-major", "the projection takes heads for requests",
         "attended.reshape((shape.d, shape.B, shape.q, shape.S))",
         "attended.reshape((shape.d, shape.q, shape.B, shape.S)).permute((0, 2, 1, 3))",
         "plain", "attention_packed", "AB30",
     ),
     _mutant(
-        "shards-exchanged", "each core projects to the other one's shard", "first = prg * 128 * H_2",
+        "core", "shards-exchanged", "each core projects to the other one's shard", "first = prg * 128 * H_2",
         "first = (n_prgs - 1 - prg) * 128 * H_2", "transposed-out-on-chip", "out_psum", "AB31", file=_PROJECTION,
     ),
 )  # fmt: skip

@@ -10,72 +10,72 @@ _CLAMP = "fp8_clamp.py"
 
 
 def _mutant(
-    name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    file: str = _KERNEL, count: int = 1,
+    kind: str, name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
+    file: str = _KERNEL, count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
 ) -> Mutant:  # fmt: skip
     patch = Patch(file, find, replace, count)
-    return Mutant(f"outproj-{name}", "output_projection_tkg", fault, (patch,), case, point, source)
+    return Mutant(f"outproj-{name}", "output_projection_tkg", fault, (patch,), case, point, source, kind, also, unseen)
 
 
 MUTANTS = (
     _mutant(
-        "bias-tile-order", "the bias of the next H tile is added",
+        "rows", "bias-tile-order", "the bias of the next H tile is added",
         "bias_tile[:, part] if bias",
         "bias_tile[:, nl.ds((column + 512) % columns, size)] if bias",
         "two-tiles", "out", "class: wrong tile order",
     ),
     _mutant(
-        "dequant-unrounded", "the dequantised sum is not rounded to io before the bias is added",
+        "rounding", "dequant-unrounded", "the dequantised sum is not rounded to io before the bias is added",
         'nl.ndarray((tokens, size), dtype=io, name=f"out_dequant_0_{column // 512}")',
         'nl.ndarray((tokens, size), dtype=nl.float32, name=f"out_dequant_0_{column // 512}")',
         "exact-static", "out_dequant", "OP11",
     ),
     _mutant(
-        "packing-reversed", "packed heads stand in reverse order",
+        "rows", "packing-reversed", "packed heads stand in reverse order",
         "dst = packed[off * D : (off + 1) * D, j, :]",
         "dst = packed[(g - 1 - off) * D : (g - off) * D, j, :]",
         "packing-n6-d32", "attention_packed", "OP5", file=_PACKING,
     ),
     _mutant(
-        "core-halves-swapped", "each core computes the other one's half of H",
+        "core", "core-halves-swapped", "each core computes the other one's half of H",
         "weight_view, tokens, first + start, width,", "weight_view, tokens, H - columns - first + start, width,",
         "plain", "out_psum", "class: wrong half of a core",
     ),
     _mutant(
-        "last-pass-missing", "the last group of heads is not accumulated",
+        "tail", "last-pass-missing", "the last group of heads is not accumulated",
         "for k in range(count):\n                matmul_pass(\n                    psums[i],",
         "for k in range(max(1, count - 1)):\n                matmul_pass(\n                    psums[i],",
         "plain", "out_psum", "class: missing K tile",
     ),
     _mutant(
-        "transposed-index", "h taken as h_2*128 + h_1",
+        "rows", "transposed-index", "h taken as h_2*128 + h_1",
         "reshape_dim(3, (128, H_2))", "reshape_dim(3, (H_2, 128)).permute((0, 1, 2, 4, 3))",
         "transposed-bias", "out_psum", "OP1",
     ),
     _mutant(
-        "slab-order", "each core writes the other one's slab",
+        "core", "slab-order", "each core writes the other one's slab",
         "out[:, prg, values, :]", "out[:, (out.shape[1] - 1 - prg), values, :]",
         "transposed-lnc2-h2-1", "", "OP2",
     ),
     _mutant(
-        "bias-shard-ignored", "core 1 adds core 0's bias",
+        "core", "bias-shard-ignored", "core 1 adds core 0's bias",
         "src=bias[0:1, nl.ds(first, columns)]", "src=bias[0:1, nl.ds(0, columns)]",
         "plain-bias", "out_bias", "OP3",
     ),
     _mutant(
-        "bias-shard-ignored-transposed", "core 1 adds core 0's bias in the transposed layout",
+        "core", "bias-shard-ignored-transposed", "core 1 adds core 0's bias in the transposed layout",
         'load_transposed_vector(bias, bias.dtype, "out_bias", first, H_2)',
         'load_transposed_vector(bias, bias.dtype, "out_bias", 0, H_2)',
         "transposed-bias", "out_bias", "OP3",
     ),
     _mutant(
-        "axes-b-s-swapped", "tokens are ordered (s, b) instead of (b, s)",
+        "layout", "axes-b-s-swapped", "tokens are ordered (s, b) instead of (b, s)",
         "dst = packed[off * D : (off + 1) * D, j, :].reshape((D, passes, B, S))",
         "dst = packed[off * D : (off + 1) * D, j, :].reshape((D, passes, S, B)).permute((0, 1, 3, 2))",
         "plain", "attention_packed", "OP7", file=_PACKING,
     ),
     _mutant(
-        "bias-before-dequant", "the bias is added before the sum is dequantised",
+        "scale", "bias-before-dequant", "the bias is added before the sum is dequantised",
         "    if scale != None:\n        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
         "    if scale != None and bias != None:\n"
         "        nisa.tensor_tensor(dst=dequant, data1=psum, data2=bias, op=nl.add, engine=nisa.vector_engine)\n"
@@ -85,53 +85,53 @@ MUTANTS = (
         "static-bias", "out_dequant", "OP10",
     ),
     _mutant(
-        "row-scale-dropped", "ROW results are not dequantised",
+        "scale", "row-scale-dropped", "ROW results are not dequantised",
         "data1=psum, data2=row_scale, op=nl.multiply", "data1=psum, data2=row_scale, op=nl.add",
         "row-bias", "out_dequant", "OP10",
     ),
     _mutant(
-        "scale-inverted", "the combined scale is weight_scale / input_scale",
+        "scale", "scale-inverted", "the combined scale is weight_scale / input_scale",
         "nisa.tensor_tensor(dst=scale, data1=ws, data2=xs, op=nl.multiply",
         "nisa.reciprocal(dst=scale, data=xs)\n    nisa.tensor_tensor(dst=scale, data1=ws, data2=scale, op=nl.multiply",
         "static-bias", "scale", "OP12",
     ),
     _mutant(
-        "clamp-448", "attention is clamped to the OCP limit",
+        "clamp", "clamp-448", "attention is clamped to the OCP limit",
         "FP8_MAX = 240.0", "FP8_MAX = 448.0", "static-edge", "attention_fp8", "OP14", file=_CLAMP,
     ),
     _mutant(
-        "clamp-upper-only", "negative values are not clamped",
+        "clamp", "clamp-upper-only", "negative values are not clamped",
         "operand1=-FP8_MAX", "operand1=-1.0e30", "static-edge", "attention_fp8", "OP13", file=_CLAMP,
     ),
     _mutant(
-        "scaled-in-fp32", "the scaled attention is not rounded to io before the cast to fp8",
+        "rounding", "scaled-in-fp32", "the scaled attention is not rounded to io before the cast to fp8",
         "nl.ndarray((D, B, N, S), dtype=attention.dtype, name=\"attention_scaled\")",
         "nl.ndarray((D, B, N, S), dtype=nl.float32, name=\"attention_scaled\")",
         "static-bias", "attention_scaled", "OP11",
     ),
     _mutant(
-        "scale-multiplied", "attention is multiplied by input_scale instead of its reciprocal",
+        "scale", "scale-multiplied", "attention is multiplied by input_scale instead of its reciprocal",
         "operand0=inv_scale[0:D, :]", "operand0=xs[0:D, :]", "static-bias", "attention_scaled", "OP12",
     ),
     _mutant(
-        "double-row-halves", "double row pairs groups (k, k + n/2)",
+        "rows", "double-row-halves", "double row pairs groups (k, k + n/2)",
         "split = attention.reshape((D, B, passes, slots, g, S))",
         "split = attention.reshape((D, B, slots, passes, g, S)).permute((0, 1, 3, 2, 4, 5))",
         "static-double-row", "attention_packed", "OP16", file=_PACKING,
     ),
     _mutant(
-        "weight-dtype-out", "the result takes the weight's dtype",
+        "rounding", "weight-dtype-out", "the result takes the weight's dtype",
         'out_sb = nl.ndarray((tokens, columns), dtype=io, name="out_0")',
         'out_sb = nl.ndarray((tokens, columns), dtype=weight_view.dtype, name="out_0")',
         "mixed-fp16-weight", "out", "OP19",
     ),
     _mutant(
-        "input-clobbered", "the caller's SBUF attention is scaled in place",
+        "memory", "input-clobbered", "the caller's SBUF attention is scaled in place",
         'scaled = nl.ndarray((D, B, N, S), dtype=attention.dtype, name="attention_scaled")',
         "scaled = loaded", "sbuf-static", "", "OP18",
     ),
     _mutant(
-        "psum-bf16", "partial sums leave PSUM rounded to io between groups",
+        "accumulator", "psum-bf16", "partial sums leave PSUM rounded to io between groups",
         "    return psums\n",
         "    rounded = nl.ndarray(psums[0].shape, dtype=nl.bfloat16)\n"
         "    for psum in psums:\n"
@@ -141,19 +141,19 @@ MUTANTS = (
         "plain-fp32", "out_psum", "class: bf16 accumulator",
     ),
     _mutant(
-        "bias-twice", "the bias is added twice",
+        "term", "bias-twice", "the bias is added twice",
         "data1=summand, data2=bias, op=nl.add, engine=nisa.vector_engine)\n",
         "data1=summand, data2=bias, op=nl.add, engine=nisa.vector_engine)\n"
         "        nisa.tensor_tensor(dst=out, data1=out, data2=bias, op=nl.add, engine=nisa.vector_engine)\n",
         "plain-bias", "out", "class: term applied twice",
     ),
     _mutant(
-        "bias-first-quadrant", "the bias reaches the first 32 tokens only",
+        "tail", "bias-first-quadrant", "the bias reaches the first 32 tokens only",
         "for start in range(0, tokens, 32):", "for start in range(0, 32, 32):",
         "bias-33-tokens", "", "OP4",
     ),
     _mutant(
-        "last-tile-dropped", "the last PSUM tile of a transposed result is not evicted",
+        "tail", "last-tile-dropped", "the last PSUM tile of a transposed result is not evicted",
         "if h_2 == low + count - 1:", "if h_2 == low + count - 1 and count == per_tile:",
         "transposed-ragged-tile", "", "OP8",
     ),
