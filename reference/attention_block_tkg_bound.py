@@ -1,9 +1,14 @@
 """How far a right attention_block_tkg may be from the truth: the companions of its stages in a row.
 
 Each stage takes the errors of the one before and adds its own: `qkv_tkg_bound`, then per head the norms and the
-rotation (terms of `error_terms`), `attention_tkg_bound`, `output_projection_tkg_bound`. Where scores are large the
-worst case grows like their exponential and says little: it is infinite where the sum of weights is not certain. The
-variance goes on, as independent roundings never conspire like that.
+rotation (terms of `error_terms`), `attention_tkg_bound`, `output_projection_tkg_bound`.
+
+The worst case of `out` is finite wherever truth is, and of use where scores are small. A query comes out of up to ten
+roundings to io, so in the worst case the score of a key is off by d channels that err as one, some tenths at the
+default scale; exponentiated, that is anything from a share of a weight to many times it. Beyond a first order the
+result is then bounded by what mean the weights could give, and in the end by the values themselves. No smaller worst
+case can be derived without following one error of the query through all keys at once, whose second order is as large
+again at these sizes. The variance goes on, as independent roundings never conspire like that.
 """
 
 from __future__ import annotations

@@ -7,7 +7,10 @@ order,
 
 with p the rounding of the weight, which reaches out also where the sum takes weights unrounded (then V_k alone
 stands behind it). In the worst case V_k - out is |V_k| + |out|; the second order is covered by a division by one
-less the error of the sum. In the variance roundings p and errors of single keys are independent, hence a sum of
+less the error of the sum. Where that error is large, and with it the exponents of single keys, no first order helps:
+then out is a mean under weights anywhere between their limits (`extreme_means`), which is within V whatever they are,
+and that is often all that can be said: the worst case lets every key err on its own, as if the errors of one query
+conspired for each of them. In the variance roundings p and errors of single keys are independent, hence a sum of
 squares; errors of a query reach all keys together, and cancel where V does not follow k. That part is drawn: one
 set of signs for the query's errors, the resulting difference of out, its mean square over the head dimension.
 
@@ -37,9 +40,15 @@ from reference.error_terms import (
     underflow,
     weight_error,
 )
+from reference.extreme_means import reach
 
 Array = NDArray[Any]
 
+#: Error of a sum of weights, relative, below which the first order is taken for good enough, and above which weights
+#: are taken for anything.
+_SETTLED, _LOST = 2.0**-5, 2.0
+#: Elements of the values above which the limits of single weights are not looked at: each query takes all of them.
+_MANY = 2**18
 #: Allows for a companion in float32 near a power of two.
 _NEAR = 1 + 2.0**-10
 
@@ -117,8 +126,11 @@ class Weights:
     #: Variance of both, without what keys share.
     variance: Array
     total: Array
-    #: Worst case of the sink's term, as a share of the sum.
+    #: The sink's term, and its worst case as a share of the sum.
+    sink_term: Array
     sink: Array
+    #: False where a key is dropped; a weight of 0 may be one that is too small.
+    kept: Array
     #: Whether the sum takes the rounded weights.
     summed_rounded: bool
 
@@ -161,10 +173,12 @@ def weights_of(
     # What is likely is rounded where the weight truly is, not at its worst.
     variance = np.square(half_step(dtype, raised)) / 3
     variance += np.square(before) / errors.terms if errors.own is None else np.square(raised) * errors.own
-    of_sink = np.zeros_like(total)
+    sink_term, of_sink = np.zeros_like(total), np.zeros_like(total)
     if sink is not None:
-        of_sink = np.exp(sink) / total * weight_error(np.zeros_like(total), np.abs(sink), corrections + 1)
-    return Weights(raised, before, rounding, variance, total, of_sink, summed_rounded)
+        sink_term = np.exp(sink)
+        of_sink = sink_term / total * weight_error(np.zeros_like(total), np.abs(sink), corrections + 1)
+    kept = exponents > -np.inf
+    return Weights(raised, before, rounding, variance, total, sink_term, of_sink, kept, summed_rounded)
 
 
 def averaged(
@@ -194,7 +208,55 @@ def averaged(
     # The sum that is divided by may be smaller than the true one by its own error.
     settled = of_sum + sums
     error = np.where(settled < 0.5, error / (1 - settled), np.inf)
+    unsettled = ~(settled < _SETTLED)[:, 0]
+    if unsettled.any():
+        anywhere = _anywhere(weights, values, sums, out, new)
+        error[unsettled] = np.fmin(error, anywhere)[unsettled]
+    between = unsettled & (settled < _LOST)[:, 0] if values.value.size <= _MANY else ()
+    for i in np.flatnonzero(between):
+        error[i] = np.fmin(error[i], _farthest(weights, values, sums, out[i], new, int(i)))
     return Known(out.astype(np.float64), error.astype(np.float64), variance.astype(np.float64))
+
+
+def _anywhere(weights: Weights, values: Matrix, sums: float, out: Array, new: Known | None) -> Array:
+    """Worst case [n, d] under weights that may be anything: the result is among the values, all taken together."""
+    rows = values.value[weights.kept.any(axis=0)] * values.unit
+    ends = [end(axis=0, initial=0.0) for end in (rows.max, rows.min)]
+    error = np.abs(np.stack(ends)[:, None] - out).max(axis=0) + _of_sums(sums) * np.abs(rows).max(axis=0, initial=0.0)
+    if not weights.summed_rounded:
+        # Rounded weights that do not sum to what they are divided by.
+        error = np.full_like(error, np.inf)
+    return np.asarray(error if new is None else error + new.error.max(axis=0) * (1 + sums))
+
+
+def _farthest(weights: Weights, values: Matrix, sums: float, out: Array, new: Known | None, i: int) -> Array:
+    """Worst case [d] of one query under weights anywhere between their limits; infinite where nothing is kept."""
+    kept = weights.kept[i]
+    parts = (weights.value, weights.before, weights.rounding)
+    value, before, rounding = (part[i, kept].astype(np.float64) for part in parts)
+    rows = values.value[kept].astype(np.float64) * values.unit
+    moved = before + rounding if weights.summed_rounded else before
+    low, high = np.fmax(np.square(value) / (value + before) - (moved - before), 0), value + moved
+    if weights.sink_term[i, 0] > 0:
+        # A weight of the value 0.
+        sink, off = float(weights.sink_term[i, 0]), float(weights.sink[i, 0] * weights.total[i, 0])
+        low, high = np.append(low, max(sink - off, 0.0)), np.append(high, sink + off)
+        rows = np.vstack((rows, np.zeros(rows.shape[1])))
+    if not len(rows):
+        return np.full(out.shape, np.inf)
+    size = np.abs(rows)
+    error = reach(low, high, rows, out.astype(np.float64)) + _of_sums(sums) * size.max(axis=0)
+    if not weights.summed_rounded:
+        error = error + rounding @ size[: len(rounding)] / low.sum()
+    if new is not None:
+        of_new = new.error[kept[-len(new.error) :]]
+        error = error + of_new.max(axis=0, initial=0.0) * (1 + sums)
+    return np.asarray(error)
+
+
+def _of_sums(sums: float) -> float:
+    """Errors of the sums over weighted values and over weights, in shares of the largest value."""
+    return 2 * sums / (1 - sums)
 
 
 def _drawn(weights: Weights, values: Matrix, query: Query, keys: Keys, out: Array) -> Array | float:

@@ -270,7 +270,7 @@ _FAR_OUT = 32.0
 def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
     """Grade C per output. The elements of a token share its norms, its weights and the roundings of its stages.
 
-    The worst case of a query's error is exponentiated by the softmax and says nothing; there the spread does.
+    The worst case of a query's error is exponentiated by the softmax and says little; there the spread does.
     """
     limits = {name: Bound(np.zeros(value.shape)) for name, value in _kept(config, inputs).items()}
     for name, known in errors(config, inputs).items():

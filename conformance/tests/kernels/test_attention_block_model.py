@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conformance.bounds import Bound, bound_faults
+from conformance.bounds import Bound, bound_faults, figures
+from conformance.cases.attention_block_tkg import CATALOG, SUBJECT
+from conformance.subject import Case
 from conformance.tests.kernels import by_hand
 from conformance.tests.kernels.attention_block_tkg_inputs import (
     BLOCK,
@@ -98,6 +100,29 @@ def test_model_is_within_the_bound_of_truth(name: str) -> None:
     for result in ("out", "K_out", "V_out"):
         assert np.isfinite(limit[result]).all(), result
         assert not (faults := bound_faults(got[result], want[result], Bound(limit[result], 1))), (result, faults)
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+@pytest.mark.parametrize("name", WITHIN)
+def test_where_scores_are_large_the_bound_is_finite_and_holds(name: str, scale: float | None) -> None:
+    """A mean over values stays among them, however uncertain its weights are."""
+    config = config_of(**WITHIN[name] | {"softmax_scale": scale})
+    inputs = build(config, seed=len(name))
+    got, want, limit = model(config, inputs), truth(config, inputs), bound(config, inputs)
+    for result in ("out", "K_out", "V_out"):
+        assert np.isfinite(limit[result]).all(), result
+        assert (np.abs(wide(got[result]) - want[result]) <= limit[result]).all(), result
+
+
+@pytest.mark.parametrize("case", [case for case in CATALOG if "ci" in case.tags], ids=lambda case: case.id)
+def test_every_case_of_the_catalog_is_bounded_wherever_truth_is_finite_and_stays_within(case: Case) -> None:
+    inputs = SUBJECT.build(case.config, case.lane, case.seed)
+    got, want = SUBJECT.model(case.config, inputs), SUBJECT.truth(case.config, inputs)
+    limits = SUBJECT.bounds(case.config, inputs)
+    assert set(limits) == set(want)
+    for result, bound_of in limits.items():
+        found = figures(wide(got[result]), want[result], bound_of)
+        assert (found.outside, found.judged) == (0, 1.0), result
 
 
 @pytest.mark.parametrize("profile", [found for _, found in variants()], ids=[name for name, _ in variants()])
