@@ -61,6 +61,11 @@ class Bound:
     spread: Float64 | None = None
     alike: tuple[int, ...] = ()
 
+    def at(self, elements: NDArray[np.bool_]) -> Bound:
+        """The bound of some elements, in a row."""
+        spread = None if self.spread is None else self.spread[elements]
+        return Bound(self.limit[elements], self.roundings, spread)
+
     @property
     def deviation(self) -> Float64:
         """The spread, or what `roundings` says of it."""
@@ -99,6 +104,11 @@ def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
     finite = np.isfinite(truth)
     held = finite & np.isfinite(bound.limit)
     judged = int(held.sum()) / max(int(finite.sum()), 1) if finite.any() else 1.0
+    if not bound.alike:
+        # Where nothing may differ and nothing does, as in most of a cache, there is nothing to look at.
+        held &= (bound.limit > 0) | (got != truth)
+        got, truth, bound = got[held], truth[held], bound.at(held)
+        held = np.ones(truth.shape, np.bool_)
     if not held.any():
         return Figures(judged=judged)
     error = np.where(held, got.astype(np.float64) - np.where(held, truth, 0.0), 0.0)

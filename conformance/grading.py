@@ -52,6 +52,15 @@ class Evidence:
     bound: Bound | None = None
     tolerance: Tolerance | None = None
     exact: bool = False
+    _rounded: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def rounded_truth(self, dtype: Any) -> Array:
+        """Truth rounded once to a dtype."""
+        assert self.truth is not None
+        name = format_of(dtype).name
+        if name not in self._rounded:
+            self._rounded[name] = cast(np.asarray(self.truth, np.float64), name)
+        return self._rounded[name]
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ def golden_of(got: Array, evidence: Evidence) -> Array:
         return evidence.model
     if evidence.truth is None:
         raise ValueError(f"output {evidence.output.name}: neither model nor truth to judge it against")
-    return cast(np.asarray(evidence.truth, np.float64), format_of(got.dtype))
+    return evidence.rounded_truth(got.dtype)
 
 
 def _numbers(array: Array) -> Array:

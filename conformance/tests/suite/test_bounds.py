@@ -148,3 +148,17 @@ def test_truth_that_is_nowhere_finite_asks_nothing() -> None:
 def test_nan_is_outside_every_finite_bound() -> None:
     got = np.array([np.nan, 5.0])
     assert bound_faults(got, np.array([5.0, 5.0]), Bound(np.ones(2))) != []
+
+
+def test_elements_that_must_be_equal_and_are_change_no_figure() -> None:
+    rng = np.random.default_rng(8)
+    truth = rng.standard_normal(400)
+    got, limit, spread = truth + rng.uniform(-0.5, 0.5, 400), np.full(400, 0.5), np.full(400, 0.3)
+    alone = figures(got, truth, Bound(limit, spread=spread))
+    cache = rng.standard_normal(1000)
+    cache[3] = np.nan
+    nothing = np.zeros(1000)
+    wide = [np.concatenate(pair) for pair in ((got, cache), (truth, cache), (limit, nothing), (spread, nothing))]
+    assert figures(wide[0], wide[1], Bound(wide[2], spread=wide[3])) == alone
+    wide[0][-1] += 1e-9
+    assert figures(wide[0], wide[1], Bound(wide[2], spread=wide[3])).outside == 1
