@@ -25,7 +25,7 @@ from reference.attention_bound_terms import Keys, Query, ScoreErrors, Weights, a
 from reference.attention_segmented_cte_truth import Part, parts, put
 from reference.contracts.attention_segmented_cte import Config, results, validate_call
 from reference.contracts.attention_segmented_cte_plan import PARTITIONS
-from reference.error_terms import FUNCTION, UNIT, Known, Matrix, exact, matrix, off, rounded, scaled
+from reference.error_terms import FUNCTION, UNIT, Known, Matrix, exact, matrix, maximum_error, off, rounded, scaled
 from reference.segment_schedule import KEY_TILE, LARGE_TILE
 from reference.segmented_softmax import LEAST_SUM
 
@@ -150,7 +150,7 @@ def _statistics(
     config: Config, inputs: Arrays, part: Part, of_score: ScoreErrors, weights: Weights
 ) -> tuple[Known, Known]:
     """neg_max and sum_recip [queries]; constants where nothing is seen. All their errors may have one sign."""
-    of_top = np.where(np.isfinite(part.scores), of_score.worst, 0).max(axis=1).astype(np.float64)
+    of_top = maximum_error(part.scores, of_score.worst, axis=1).astype(np.float64)
     total = np.maximum(part.total, LEAST_SUM).astype(np.float64)
     of_sum = weights.of_sum[:, 0] + _sums(config, inputs, part)
     relative = np.expm1(of_sum + of_top + FUNCTION)

@@ -49,11 +49,13 @@ from reference.error_terms import (
     exact,
     half_step,
     matrix,
+    maximum_error,
     off,
     plus,
     product,
     rounded,
     scaled,
+    underflow,
     weight_error,
 )
 from reference.kv_cache import key_tiles
@@ -235,18 +237,27 @@ def _debug(config: Config, inputs: Arrays, batches: list[_Batch]) -> dict[str, K
     top, total, of_sum = (np.stack(rows) for rows in zip(*columns, strict=True))
     with np.errstate(all="ignore"):
         value = exact_debug(config, inputs, scores, top, total)
-        # Any tile's maximum errs by no more than the worst of the scores that are kept.
-        of_top = np.where(np.isfinite(scores), worst, 0).max(axis=1)
+        of_top = _of_maxima(config, scores, worst)
         of_total = total * (np.expm1(of_top + _sums(config)) + of_sum)
         found = _laid_out(config, inputs, worst, of_top, of_total)
         weights = value["dbg_qk_exp"]
         relative = weight_error(found["dbg_qk"] + found["dbg_qk_exp"], np.abs(np.log(weights)), 0)
         moved = np.where(weights > 0, weights * relative, 0)
-        rounding = half_step(config.dtype, weights + moved)
+        # A weight may be too small for the companion, but not for nothing.
+        least = np.isfinite(value["dbg_qk"]) * underflow(config.dtype)
+        rounding = np.fmax(half_step(config.dtype, weights + moved), least)
         found["dbg_qk_exp"] = moved + rounding
     variances = {name: np.square(error) for name, error in found.items()}
     variances["dbg_qk_exp"] = np.square(moved) + np.square(rounding) / 3
     return {name: Known(value[name], error, variances[name]) for name, error in found.items()}
+
+
+def _of_maxima(config: Config, scores: Array, worst: Array) -> Array:
+    """Error [B, G] of the maximum of any number of key tiles, from scores [B, S, G]."""
+    if len(config.plan.flash_tiles) == 1:
+        return maximum_error(scores, worst, axis=1)
+    # Of a running maximum no more is known than the worst of the scores that are kept.
+    return np.asarray(np.where(np.isfinite(scores), worst, 0).max(axis=1))
 
 
 def _laid_out(config: Config, inputs: Arrays, worst: Array, of_top: Array, of_total: Array) -> Arrays:

@@ -19,8 +19,9 @@ sum of n terms, dot     2 n u sum|terms|                  each of at most n addi
 dot of float32          PSUM is added to 4 times as often the operands' halves meet in four passes (U4); the passes
                         and one addition more             with a low half add up 2^-10 of the terms' sizes at most
 elementary function     3 u relative                      one rounding, and one unit for an inexact table (S2, V6, V10)
-cast                    half a step of the target at |x|  to nearest even, documented; exact for what is 0. Where the
-                                                          target has no finite value, nothing is said: infinite
+cast                    half a step of the target at |x|  to nearest even, documented; exact for what is 0, and known
+                                                          for what comes exact. Where the target has no finite value,
+                                                          nothing is said: infinite
 product, sum of values  |x| ey + |y| ex + ex ey, ex + ey  algebra
 clamp                   min(e, high - low)                brings two numbers no further apart, and ends in the interval
 dot of values           ex |w| + |x| ew + ex ew + sum's   algebra, `dot`
@@ -53,6 +54,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.numerics.cast import cast, to_float32
 from reference.numerics.formats import format_of
 
 Array = NDArray[Any]
@@ -154,6 +156,10 @@ def rounded(x: Known, dtype: str, operations: int = 1, reach: Array | None = Non
     reach: largest magnitude of what is rounded, where that is not what x says: a clamp came before, or part of the
     error is carried elsewhere.
     """
+    if x.is_exact and not operations:
+        # What the kernel rounds is known, and so is what it gets.
+        step = np.abs(to_float32(cast(x.value, dtype)) - x.value)
+        return Known(x.value, np.where(np.isfinite(step), step, np.inf), np.square(step))
     size, likely = x.size if reach is None else np.asarray(reach), x.likely_size
     error, variance = x.error, x.variance
     # Not without operations: 0 times infinity is NaN.
@@ -337,6 +343,15 @@ def weight_error(score_error: Array, distance: Array, corrections: int) -> Array
     exponent += 2 * UNIT + corrections * (FUNCTION + 4 * UNIT) + FUNCTION
     # expm1(x) is at most x + x^2 up to 1.
     return np.asarray(exponent * (1 + exponent) if exponent.max(initial=0.0) < 1 else np.expm1(exponent))
+
+
+def maximum_error(values: Array, errors: Array, axis: int) -> Array:
+    """Error of a maximum: what the largest of the values may rise to, or sink to; 0 where none is finite."""
+    top = values.max(axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        up = np.where(np.isfinite(values), values + errors - top, 0).max(axis=axis)
+        down = np.where(np.isfinite(values), top - values + errors, np.inf).min(axis=axis)
+    return np.where(np.isfinite(down), np.maximum(up, down), 0)
 
 
 def mx_rounding(size: Array) -> Array:
