@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from conformance.pairwise import covering
 from conformance.subject import Case, Subject, case_id
 
-#: Cases that are tried; shrinking is a courtesy and must end.
-_TRIALS = 150
+#: Cases and seconds that are spent: shrinking is a courtesy and must end.
+_TRIALS, _SECONDS = 150, 60.0
 
 
 def smallest(subject: Subject, case: Case, fails: Callable[[Case], bool]) -> Case:
@@ -18,17 +19,12 @@ def smallest(subject: Subject, case: Case, fails: Callable[[Case], bool]) -> Cas
 
     Simpler is: normal data, seed 0, a field at its default or at the first value of its flag, a smaller size.
     """
-    trials = _TRIALS
-    changed = True
-    while changed and trials:
-        changed = False
-        for simpler in _simpler(subject, case):
-            if not trials:
-                break
-            trials -= 1
-            if fails(simpler):
-                case, changed = simpler, True
-                break
+    trials, end = _TRIALS, time.monotonic() + _SECONDS
+    candidates = _simpler(subject, case)
+    while trials and time.monotonic() < end and (simpler := next(candidates, None)):
+        trials -= 1
+        if fails(simpler):
+            case, candidates = simpler, _simpler(subject, simpler)
     return case
 
 

@@ -8,6 +8,7 @@ with fused_residual_add also "fused_hidden" [B, S, H], the sum before the norm.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,5 +59,8 @@ def model(
 def require(config: Config, inputs: Inputs) -> None:
     """Refuses what the contract refuses, and inputs that are not those of the config."""
     found = validate_call(call_of(config, inputs))
+    if config.quantization not in ("STATIC", "ROW"):
+        # No argument tells the rows of scales that are not there.
+        found = dataclasses.replace(found, scale_rows=config.scale_rows)
     if found != config:
         raise ValueError(f"inputs are those of {found}, not of {config}")

@@ -75,6 +75,8 @@ def fits(config: Config, lane: str) -> bool:
     if lane in (*lanes.EXACT_LANES, "shift", "rising"):
         room = config.d_head >= 2 and (lane != "rising" or config.curr_sprior >= 256)
         return not config.fuse_rope and room
+    if lane == "one_hot":
+        return config.d_head >= 2
     if lane == "pages":
         return config.block_kv
     if lane == "fp8_edge":

@@ -508,6 +508,15 @@ def test_one_row_of_scales_gives_the_bits_of_128() -> None:
     assert (model(config, inputs)["out"] == model(replace(config, scale_rows=1), one)["out"]).all()
 
 
+def test_rows_of_scales_that_are_not_there_mean_nothing() -> None:
+    config = small()
+    inputs = cte_inputs(config)
+    one = replace(config, scale_rows=1)
+    assert not any(name.endswith("_scale") for name in inputs)
+    assert (model(config, inputs)["out"] == model(one, inputs)["out"]).all()
+    assert (truth(config, inputs)["out"] == truth(one, inputs)["out"]).all()
+
+
 # --- MX ---------------------------------------------------------------------------------------------------
 
 

@@ -245,12 +245,14 @@ def hill(tallest: float) -> Subject:
     def wrong(config: Hill, inputs: Arrays, **_: Any) -> Arrays:
         return {"y": (inputs["a"] + np.float64(tallest * height(config))).astype(np.float32)}
 
+    on_the_map = Rule[Hill]("x", "x", "x must not be negative", lambda c: c.x >= 0, lambda c: f"{c.x}", "turn back")
     return dataclasses.replace(
         SUBJECT,
         config_type=Hill,
         outputs=(Output("y"),),
         catalog=(),
-        legal=lambda config: None,
+        legal=lambda config: on_the_map.refusal("scaled_add", config),
+        illegal=lambda: st.just((Hill(x=-1), "x")),
         strategy=lambda: st.builds(Hill, *(st.integers(0, EXTENT) for _ in range(3))),
         build=lambda config, lane, seed: {"a": np.arange(4, dtype=np.float32)},
         truth=lambda config, inputs: {"y": inputs["a"].astype(np.float64)},

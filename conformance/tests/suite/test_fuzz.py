@@ -315,7 +315,8 @@ def test_a_case_without_room_for_its_lane_is_run_with_normal_data() -> None:
         seen.append(lane)
         return scaled_add.build(config, lane, seed)
 
-    subject = dataclasses.replace(SUBJECT, build=build, flags=(Flag("dtype", ("bfloat16", "float16")), Flag("rows", (4,))))
+    options = (Flag("dtype", ("bfloat16", "float16")), Flag("rows", (4,)))
+    subject = dataclasses.replace(SUBJECT, build=build, flags=options)
     pairs = fuzz_cases(subject, [Case("cfg:given", Config(), "exact")], HostBackend())
     assert seen == ["normal"]
     assert pairs == {"dtype=bfloat16 & rows=4"}

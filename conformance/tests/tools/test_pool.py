@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from tools.pool import WorkerDied, run_all
+from tools.pool import WorkerDied, as_they_come, run_all, stopped
 
 
 def _square_slowly_at_first(number: int) -> int:
@@ -52,3 +55,54 @@ def test_dead_worker_is_told() -> None:
 def test_exception_of_a_job_passes_through() -> None:
     with pytest.raises(ZeroDivisionError):
         run_all(_fail, [0, 1], 2, "")
+
+
+def _until_stopped(number: int) -> tuple[int, bool]:
+    """A job that ends early when it is told to, and in any case."""
+    end = time.monotonic() + 60
+    while not stopped() and time.monotonic() < end:
+        time.sleep(0.01)
+    return number, stopped()
+
+
+def test_results_come_as_they_are_ready_and_jobs_are_asked_for_when_there_is_room() -> None:
+    asked: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        for number in range(5):
+            asked.append(number)
+            yield number
+
+    results = as_they_come(_square_slowly_at_first, jobs(), 2)
+    first = next(results)
+    # The slow job 0 is under way still, beside one more.
+    assert first == 1
+    assert len(asked) <= 3
+    assert sorted([first, *results]) == [0, 1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_jobs_give_nothing_as_they_come(jobs: int) -> None:
+    assert list(as_they_come(_square_slowly_at_first, iter([]), jobs)) == []
+
+
+def test_at_an_interrupt_what_is_under_way_ends_early_and_still_gives_its_result() -> None:
+    timer = threading.Timer(3.0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    try:
+        results = list(as_they_come(_until_stopped, itertools.count(), 2))
+    finally:
+        timer.cancel()
+    assert sorted(results) == [(0, True), (1, True)]
+    assert time.monotonic() - started < 30
+
+
+def test_a_dead_worker_is_told_as_they_come() -> None:
+    with pytest.raises(WorkerDied, match="a worker process died"):
+        list(as_they_come(_die, iter([0, 1]), 2))
+
+
+def test_an_exception_passes_through_as_they_come() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(as_they_come(_fail, iter([0, 1, 2]), 2))
