@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+#: What sums of quantised products are multiplied by in the end: no power of two, which would pass a rounding
+#: before it unseen, and of few bits, so that the product with a sum of up to 20 bits is exact.
+TAKEN_BACK = np.float32(1.375)
 #: The factor, and its reciprocal rounded to float32; reciprocal and product of that are exact again.
 NUDGE = np.float32(1 + 2.0**-12)
 SCALE = np.float32(1) / NUDGE

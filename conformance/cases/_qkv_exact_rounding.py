@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from conformance import lanes
 from conformance.lanes import LaneError
-from conformance.nudged_scale import NUDGE, SCALE
+from conformance.nudged_scale import NUDGE, SCALE, TAKEN_BACK
 from conformance.randomness import Stream
 from conformance.whole_squares import shuffled, whole_squares
 from reference.contracts.qkv_config import FP8_MAX, Config, mode
@@ -246,13 +246,16 @@ def _integers(stream: Stream, shape: tuple[int, ...], most: int) -> Array:
 def _scales(config: Config) -> Arrays:
     c = config
     if c.quantization == "ROW":
-        row = np.float32(2.0) ** (np.arange(c.I) % 3 - 1).astype(np.float32)
+        row = TAKEN_BACK * np.float32(2.0) ** (np.arange(c.I) % 3 - 1).astype(np.float32)
         return {"qkv_w_scale": np.repeat(row[None], c.scale_rows, axis=0)}
     if c.quantization != "STATIC":
         return {}
     # Normed tokens are of order one: into the range of fp8, the largest of them beyond its end.
     own = SCALE * np.float32(1.0 if c.norm == "NO_NORM" else 2.0**-6)
     weights = NUDGE * np.array([[0.5, 1.0, 2.0]], np.float32)
+    if not c.fused_rope:
+        # With RoPE sums are scaled as they are, and of more bits than a fused addition of the bias leaves exact.
+        weights = weights * TAKEN_BACK
     return {
         "qkv_w_scale": np.repeat(weights, c.scale_rows, axis=0),
         "qkv_in_scale": np.full((c.scale_rows, 1), own, np.float32),

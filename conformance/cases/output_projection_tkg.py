@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conformance import lanes
 from conformance.bounds import Bound
-from conformance.nudged_scale import NUDGE, SCALE
+from conformance.nudged_scale import NUDGE, SCALE, TAKEN_BACK
 from conformance.pairwise import flags
 from conformance.randomness import Stream
 from conformance.subject import Bench, Call, Case, Output, Subject
@@ -92,6 +92,8 @@ def _scales(config: Config, lane: str, stream: Stream) -> Arrays:
         weight_scale = stream.choice((0.5, 1.0, 2.0), (1, columns))
     else:
         weight_scale = stream.uniform(0.5 / _FP8_SPREAD, 2.0 / _FP8_SPREAD, (1, columns))
+    if lane == "exact_rounding":
+        weight_scale = weight_scale * TAKEN_BACK
     scales = {"weight_scale": np.repeat(weight_scale, 128, axis=0)}
     if config.quantization == "STATIC":
         scales["input_scale"] = np.full((128, 1), _input_scale(lane, stream), np.float32)

@@ -7,6 +7,7 @@ cases end before the output projection and are on one core, since both cost time
 from __future__ import annotations
 
 from conformance.mutants.mutant import Mutant, Patch
+from conformance.mutants.snippets import one_step_off, rows_swapped, truncated
 
 _KERNEL, _NORM, _ROPE, _UPDATE = "attention_block_tkg.py", "head_norm.py", "rope_tkg.py", "cache_update.py"
 _QKV, _LOAD, _PLAN = "qkv_tkg.py", "kv_load.py", "attention_tkg_plan.py"
@@ -455,6 +456,33 @@ MUTANTS = (
         "barrier", "both-cores-store-queries", "both cores write the same memory",
         "    if shape.prg == 0:\n        nisa.dma_copy(dst=out, src=query)", "    nisa.dma_copy(dst=out, src=query)",
         _cfg("skip_attention=true,lnc=2"), "", "class: a race",
+    ),
+    _mutant(
+        "rounding", "rope-truncated", "products of RoPE are cut off instead of rounded",
+        "    nisa.tensor_tensor(dst=result, data1=values, data2=table, op=nl.multiply, engine=nisa.vector_engine)\n",
+        "    whole = nl.ndarray(values.shape, dtype=nl.float32)\n"
+        "    nisa.tensor_tensor(dst=whole, data1=values, data2=table, op=nl.multiply, engine=nisa.vector_engine)\n"
+        + truncated("whole", "result", 4),
+        _cfg(), "rope_even_cos", "class: truncation", file=_ROPE,
+    ),
+    _mutant(
+        "rounding", "heads-one-step-off", "every element of a head is the number after it",
+        "    transpose_tokens(places, source, None, None, False)\n    return heads\n",
+        "    transpose_tokens(places, source, None, None, False)\n" + one_step_off("heads", 4) + "    return heads\n",
+        _cfg(), "heads", "class: one step off",
+    ),
+    _mutant(
+        "rows", "new-tokens-swapped", "the first two tokens exchange their new values",
+        "    v_active = nl.ndarray((c.B, 1, c.S, c.d),", rows_swapped("value", 4)
+        + "    v_active = nl.ndarray((c.B, 1, c.S, c.d),",
+        _cfg(), "partial", "class: swapped rows",
+    ),
+    _mutant(
+        "tail", "last-new-row-lost", "the last new row of values is not stored",
+        "store_slots(cache, values, row_slots(idx, S, cache.shape[1] if flat else 0))",
+        "store_slots(cache, values[0 : values.shape[0] - 1],"
+        " row_slots(idx, S, cache.shape[1] if flat else 0)[0 : values.shape[0] - 1])",
+        _cfg("", seed=1), "", "class: last token lost", file=_UPDATE,
     ),
     # output projection
     _mutant(

@@ -6,6 +6,7 @@ B17 is no fault of a result: a kernel without that refusal differs only on a cal
 from __future__ import annotations
 
 from conformance.mutants.mutant import Mutant, Patch
+from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 
 _ENTRY, _SCHEDULE, _ATTEND = "attention_segmented_cte.py", "segment_schedule.py", "segment_attention.py"
 _STATE, _LOAD = "segment_state.py", "paged_load.py"
@@ -159,7 +160,7 @@ MUTANTS = (
         "nisa.memset(dst=pad, value=-1)", "nisa.memset(dst=pad, value=0)", _POISON_WINDOW, "score", "B16",
     ),
     _mutant(
-        "rows", "table-of-sequence-0", _ENTRY, "all rows follow the first sequence's pages",
+        "batch", "table-of-sequence-0", _ENTRY, "all rows follow the first sequence's pages",
         "call.block_tables, part.row // call.heads, 0,", "call.block_tables, 0, 0,",
         "partial-sink", "score", "class: page of another sequence",
     ),
@@ -229,7 +230,68 @@ MUTANTS = (
         "for k in range(len(pieces)):", "for k in range(max(1, len(pieces) - 1)):", "full", "pv",
         "class: missing tile",
     ),
+    _mutant(
+        "maximum", "no-shift", _ATTEND, "scores are exponentiated as they are",
+        "op0=nl.multiply, operand0=-1.0, op1=nl.minimum, operand1=limit,",
+        "op0=nl.minimum, operand0=0.0, op1=nl.maximum, operand1=0.0,",
+        "shift", "neg_max", "class: softmax without its shift",
+    ),
+    _mutant(
+        "rounding", "weights-truncated", _ATTEND, "weights are cut off instead of rounded",
+        "    nisa.activation(\n        dst=prob, op=nl.exp, data=logit, bias=n, reduce_op=nl.add, reduce_res=total,\n"
+        "        reduce_cmd=nisa.reduce_cmd.reset_reduce,\n    )\n",
+        "    whole = nl.ndarray((P, count), dtype=nl.float32)\n    nisa.activation(\n"
+        "        dst=whole, op=nl.exp, data=logit, bias=n, reduce_op=nl.add, reduce_res=total,\n"
+        "        reduce_cmd=nisa.reduce_cmd.reset_reduce,\n    )\n" + truncated("whole", "prob", 4),
+        "one-sided", "prob", "class: truncation",
+    ),
+    _mutant(
+        "scale", "scores-one-percent-high", _ATTEND, "scores are scaled by 1.01",
+        "dst=prob, op=nl.exp, data=logit, bias=n,", "dst=prob, op=nl.exp, data=logit, scale=1.01, bias=n,",
+        "full", "prob", "class: wrong scale",
+    ),
+    _mutant(
+        "accumulator", "sum-in-bfloat16", _ATTEND, "the sum of a segment passes bfloat16",
+        "data=sums[:, 0 : len(tiles) + extra], axis=1)\n",
+        "data=sums[:, 0 : len(tiles) + extra], axis=1)\n" + narrowed("total", "(P, 1)", 4),
+        "full", "sum", "class: bf16 accumulator",
+    ),
+    _mutant(
+        "rows", "two-value-rows-swapped", _ENTRY, "two tokens of a segment exchange their values",
+        "    keys, values = load_segment(call.cache, table, entry, head, length, 0, limit)\n",
+        "    keys, values = load_segment(call.cache, table, entry, head, length, 0, limit)\n"
+        + rows_swapped("values", 4),
+        "full", "pv", "class: swapped rows",
+    ),
+    _mutant(
+        "tail", "last-prior-token-dropped", _ENTRY, "the last token of the partial segment is not seen",
+        "last = affine(schedule.partial_column, 1, -1)", "last = affine(schedule.partial_column, 1, -2)",
+        "partial", "logit", "class: last token lost",
+    ),
+    _mutant(
+        "core", "rows-of-core-0", _ENTRY, "both cores attend with the rows of the first",
+        "core_slices(rows, seqlen, block_size, kvp_offset != None, n_prgs, prg)",
+        "core_slices(rows, seqlen, block_size, kvp_offset != None, n_prgs, 0)",
+        "full", "", "class: wrong half of a core",
+    ),
     # scales and results
+    _mutant(
+        "rounding", "quotient-of-unrounded", _STATE, "the output is not rounded before it is divided by the sum",
+        'nl.ndarray(o.shape, dtype=nl.bfloat16, name=f"rounded_{name}")',
+        'nl.ndarray(o.shape, dtype=nl.float32, name=f"rounded_{name}")',
+        "full", "rounded", "class: rounding dropped",
+    ),
+    _mutant(
+        "rounding", "output-one-step-off", _STATE, "every result is the number after it",
+        "    return recip, out\n", one_step_off("out", 4) + "    return recip, out\n",
+        "full", "out", "class: one step off",
+    ),
+    _mutant(
+        "memory", "last-queries-unwritten", _ENTRY, "the last group of queries of a row is not stored",
+        "    for g in range(state.groups):\n        last = group_state(state, g)\n",
+        "    for g in range(max(1, state.groups - 1)):\n        last = group_state(state, g)\n",
+        "full", "", "class: unwritten tail",
+    ),
     _patched(
         "scale", "key-scale-not-in-partial", "the partial segment is met by queries without k_scale",
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance.mutants.mutant import Mutant, Patch
+from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 
 _PLAN, _LOAD, _MASK = "attention_tkg_plan.py", "kv_load.py", "attention_mask.py"
 _SCORES, _OUTPUT, _SOFTMAX = "attention_tkg_scores.py", "attention_tkg_output.py", "cascaded_softmax.py"
@@ -87,7 +88,73 @@ MUTANTS = (
         "elif term != None and plan.n_seq == 1:", "elif term != None:",
         "sequence-sink", "run_sum", "class: sink counted twice",
     ),
+    _mutant(
+        "sink", "sink-of-first-head", _ENTRY, "all heads have the sink of the first one",
+        "heads = sink.reshape((1, cfg.q_head, 1))",
+        "heads = sink.reshape((1, cfg.q_head, 1))[:, 0:1, :].broadcast(1, cfg.q_head)",
+        "alone-sink", "sink_shift", "class: neighbouring argument",
+    ),
+    _mutant(
+        "rounding", "weights-truncated", _SOFTMAX, "weights are cut off instead of rounded",
+        "        nisa.activation(dst=prob[:, low : low + count, :], op=nl.exp, data=shift)\n",
+        "        whole = nl.ndarray((P, count, columns), dtype=nl.float32)\n"
+        "        nisa.activation(dst=whole, op=nl.exp, data=shift)\n"
+        + truncated("whole", "prob[:, low : low + count, :]", 8),
+        "one-sided", "prob", "class: truncation",
+    ),
+    _mutant(
+        "scale", "scores-one-percent-high", _SOFTMAX, "scores are scaled by 1.01",
+        "op=nl.exp, data=shift)", "op=nl.exp, data=shift, scale=1.01)", "sequence", "prob", "class: wrong scale",
+    ),
+    _mutant(
+        "accumulator", "sum-in-bfloat16", _SOFTMAX, "the sum of weights passes bfloat16",
+        "        nisa.tensor_reduce(dst=result[ct], op=nl.add, data=parts, axis=1)\n",
+        "        nisa.tensor_reduce(dst=result[ct], op=nl.add, data=parts, axis=1)\n"
+        + narrowed("result[ct]", "(cols, 1)", 8),
+        "sequence", "sum_local", "class: bf16 accumulator",
+    ),
     # values
+    _mutant(
+        "accumulator", "output-in-bfloat16", _OUTPUT, "the running output is rounded between flash tiles",
+        "            engine=nisa.vector_engine,\n        )\n\n\n# ---- the result",
+        "            engine=nisa.vector_engine,\n        )\n    if call.plan.flash_tiles() > 1:\n"
+        + narrowed("state.run_out[:, columns]", "(call.plan.d_head, call.plan.columns)", 8) + "\n\n# ---- the result",
+        "flash", "run_out", "class: bf16 accumulator",
+    ),
+    _mutant(
+        "rounding", "output-one-step-off", _OUTPUT, "every result is the number after it",
+        "    nisa.tensor_copy(dst=rounded, src=total, engine=nisa.vector_engine)\n",
+        "    nisa.tensor_copy(dst=rounded, src=total, engine=nisa.vector_engine)\n" + one_step_off("rounded", 4),
+        "sequence", "out_tile", "class: one step off",
+    ),
+    _mutant(
+        "memory", "last-query-unwritten", _OUTPUT, "the last query's results are not stored",
+        "        nisa.dma_copy(dst=place, src=rounded)\n",
+        "        whole = rounded.reshape((plan.d_head, tile.batches, cfg.q_head, cfg.s_active))\n"
+        "        kept = cfg.s_active - 1\n"
+        "        nisa.dma_copy(dst=place[:, :, :, 0:kept], src=whole[:, :, :, 0:kept])\n",
+        "sequence", "", "class: unwritten tail",
+    ),
+    _mutant(
+        "rows", "two-value-rows-swapped", _LOAD, "two tokens exchange their values",
+        "    clear_rows(values, keep)\n", rows_swapped("values", 4) + "    clear_rows(values, keep)\n",
+        "sequence", "pv", "class: swapped rows",
+    ),
+    _mutant(
+        "batch", "caches-of-first-batch", _LOAD, "every load begins at the first batch's cache",
+        "cache.slice(0, load.batch, load.batch + load.batches)", "cache.slice(0, 0, load.batches)",
+        "batch", "score", "class: wrong batch",
+    ),
+    _mutant(
+        "tail", "last-token-dropped", _SCORES, "nobody sees the last token",
+        "    space.open_scope(\"scores\")\n",
+        "    if plan.owns_tail() and tile.f == plan.flash_tiles() - 1:\n"
+        "        none = nl.ndarray((1, 1, tile.columns), dtype=nl.uint8)\n"
+        "        nisa.memset(dst=none, value=0)\n"
+        "        nisa.dma_copy(dst=mask[P - 1 : P, tile.n - 1 : tile.n, :], src=none)\n"
+        "    space.open_scope(\"scores\")\n",
+        "sequence", "shift", "class: last token lost",
+    ),
     _mutant(
         "rescale", "output-not-rescaled", _OUTPUT, "the output of earlier flash tiles keeps its old maximum",
         "multiply(scaled, before.run_out, rows)",

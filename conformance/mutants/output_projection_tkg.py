@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance.mutants.mutant import Mutant, Patch
+from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 
 _KERNEL = "output_projection_tkg.py"
 _PACKING = "head_packing.py"
@@ -156,5 +157,37 @@ MUTANTS = (
         "tail", "last-tile-dropped", "the last PSUM tile of a transposed result is not evicted",
         "if h_2 == low + count - 1:", "if h_2 == low + count - 1 and count == per_tile:",
         "transposed-ragged-tile", "", "OP8",
+    ),
+    _mutant(
+        "rounding", "result-truncated", "results are cut off instead of rounded",
+        "    elif not dequantised:\n        nisa.tensor_copy(dst=out, src=psum, engine=nisa.vector_engine)\n",
+        "    elif not dequantised:\n        wide = nl.ndarray(psum.shape, dtype=nl.float32)\n"
+        "        nisa.tensor_copy(dst=wide, src=psum, engine=nisa.vector_engine)\n" + truncated("wide", "out", 8),
+        "plain", "out", "class: truncation",
+    ),
+    _mutant(
+        "rounding", "result-one-step-off", "every result is the number after it",
+        "    elif not dequantised:\n        nisa.tensor_copy(dst=out, src=psum, engine=nisa.vector_engine)\n",
+        "    elif not dequantised:\n        nisa.tensor_copy(dst=out, src=psum, engine=nisa.vector_engine)\n"
+        + one_step_off("out", 8),
+        "plain", "out", "class: one step off",
+    ),
+    _mutant(
+        "accumulator", "dequant-of-bfloat16", "the sum passes bfloat16 before it is dequantised",
+        "    if scale != None:\n        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
+        "    if scale != None:\n" + narrowed("psum", "psum.shape", 8)
+        + "        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
+        "static-bias", "out_psum", "class: bf16 accumulator",
+    ),
+    _mutant(
+        "rows", "two-weight-rows-swapped", "two rows of the weight change places",
+        "        for i in range(len(psums)):\n            for k in range(count):\n",
+        rows_swapped("w", 8) + "        for i in range(len(psums)):\n            for k in range(count):\n",
+        "plain", "out_psum", "class: swapped rows",
+    ),
+    _mutant(
+        "core", "row-scale-of-first-core", "both cores take the row scales of the first one's columns",
+        "src=weight_scale[0:tokens, nl.ds(first, columns)]", "src=weight_scale[0:tokens, nl.ds(0, columns)]",
+        "row-bias", "row_scale", "class: wrong half of a core",
     ),
 )

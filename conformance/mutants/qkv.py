@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from conformance.mutants.mutant import Mutant, Patch
+from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 from conformance.subject import case_id
 from reference.contracts.qkv_config import FP8, MX_WEIGHT, Config
 
@@ -336,6 +337,27 @@ _DECODE_PROJECTION = (
         "layout", "heads-reversed", "NBSd has the heads of a tile in the order of columns from the end",
         _TKG, "nl.ds(column // d, width // d), :, :]", "nl.ds((shape.I - column - width) // d, width // d), :, :]",
         "tkg-bias-nbsd", "", "class: layout",
+    ),
+)  # fmt: skip
+
+_DECODE_FAULTS = (
+    _mutant(
+        "rounding", "result-one-step-off-tkg", "every result of decode is the number after it",
+        _TKG, "        if out == None:\n            kept.append(tile)\n",
+        one_step_off("tile", 8) + "        if out == None:\n            kept.append(tile)\n",
+        "tkg-plain", "total", "class: one step off",
+    ),
+    _mutant(
+        "rows", "two-weight-rows-swapped", "two rows of the weight change places",
+        _TKG, "        for i in range(len(psums)):\n            for j in range(count):\n",
+        rows_swapped("w", 8) + "        for i in range(len(psums)):\n            for j in range(count):\n",
+        "tkg-plain", "psum", "class: swapped rows",
+    ),
+    _mutant(
+        "norm", "gamma-added", "decode adds gamma instead of multiplying by it",
+        _NORM_TKG, "dst=weighted, data1=own, data2=over_tokens(gamma, tokens), op=nl.multiply",
+        "dst=weighted, data1=own, data2=over_tokens(gamma, tokens), op=nl.add",
+        "tkg-zero-token", "norm_gamma", "class: wrong operation",
     ),
 )  # fmt: skip
 
@@ -737,4 +759,40 @@ _CONTEXT_RESULT = (
     ),
 )  # fmt: skip
 
-MUTANTS = _DISPATCHED + _DECODE_OPERAND + _DECODE_PROJECTION + _CONTEXT_OPERAND + _CONTEXT_RESULT
+_CONTEXT_FAULTS = (
+    _mutant(
+        "rounding", "result-truncated-cte", "results of context encoding are cut off instead of rounded",
+        _CTE, "    rotated = projected\n    if call.rotated > 0:\n",
+        "    whole = nl.ndarray((tokens, call.I), dtype=nl.float32)\n"
+        "    evict(call, whole, product)\n" + truncated("whole", "projected", 4)
+        + "    rotated = projected\n    if call.rotated > 0:\n",
+        "cte-plain", "projected", "class: truncation",
+    ),
+    _mutant(
+        "accumulator", "product-in-bfloat16", "the sum passes bfloat16 after every row tile",
+        _CTE, "            moving=block.data[:, j, part],\n            accumulate=t > 0,\n        )\n\n\n",
+        "            moving=block.data[:, j, part],\n            accumulate=t > 0,\n        )\n"
+        + narrowed("product", "product.shape", 8) + "\n\n",
+        "cte-plain", "", "class: bf16 accumulator",
+    ),
+    _mutant(
+        "clamp", "cache-clamp-after-cast", "keys and values are clamped when they are FP8 already",
+        _STORE,
+        "    nisa.tensor_scalar(\n        dst=quantized,\n        data=scaled,\n        op0=nl.maximum,",
+        "    cast = nl.ndarray(values.shape, dtype=dtype)\n"
+        "    nisa.tensor_copy(dst=cast, src=scaled, engine=nisa.vector_engine)\n"
+        "    nisa.tensor_scalar(\n        dst=quantized,\n        data=cast,\n        op0=nl.maximum,",
+        _case("fp8_edge", S=97, **{**_FLAT, "kv_dtype": "float8_e4m3fn"}, generation="gen4"),
+        "k_quantized", "QKV31",
+    ),
+    _mutant(
+        "slot", "two-slots-swapped", "the first two tokens of a tile exchange their slots",
+        _STORE, "    return slots\n", rows_swapped("slots", 4) + "    return slots\n",
+        "cte-kv-block", "", "class: swapped rows",
+    ),
+)  # fmt: skip
+
+MUTANTS = (
+    *_DISPATCHED, *_DECODE_OPERAND, *_DECODE_PROJECTION, *_DECODE_FAULTS, *_CONTEXT_OPERAND, *_CONTEXT_RESULT,
+    *_CONTEXT_FAULTS,
+)  # fmt: skip
