@@ -11,8 +11,10 @@ less the error of the sum. Where that error is large, and with it the exponents 
 then out is a mean under weights anywhere between their limits (`extreme_means`), which is within V whatever they are,
 and that is often all that can be said: the worst case lets every key err on its own, as if the errors of one query
 conspired for each of them. In the variance roundings p and errors of single keys are independent, hence a sum of
-squares; errors of a query reach all keys together, and cancel where V does not follow k. That part is drawn: one
-set of signs for the query's errors, the resulting difference of out, its mean square over the head dimension.
+squares. Errors of a query reach all keys together: they count as if they did not, and where V follows k they are
+more than that, so that part is drawn as well: one set of signs for the query's errors, the resulting difference of
+out, its mean square over the head dimension; the larger of both counts. A score error of the deviation s moves its
+weight by a factor of the variance e^s^2 (e^s^2 - 1), which is s^2 only where s is small.
 
 Arrays are [n, K] for n queries (columns) and K keys, [n, d] for results. All of it may be float32: a weight is then
 off by far less than its own error.
@@ -37,6 +39,7 @@ from reference.error_terms import (
     apart,
     half_step,
     half_ulp,
+    leading_power,
     underflow,
     weight_error,
 )
@@ -49,6 +52,8 @@ Array = NDArray[Any]
 _SETTLED, _LOST = 2.0**-5, 2.0
 #: Elements of the values above which the limits of single weights are not looked at: each query takes all of them.
 _MANY = 2**18
+#: Largest weight of a query below which squares are taken in a unit of it.
+_FAINT = 2.0**-20
 #: Allows for a companion in float32 near a power of two.
 _NEAR = 1 + 2.0**-10
 
@@ -82,10 +87,15 @@ class Keys:
             sizes = np.where(np.isfinite(sizes), sizes, 0)
         return sizes.T
 
+    @cached_property
+    def squares(self) -> Array:
+        """Of the sizes, [d, K]."""
+        return np.square(self.sizes)
+
 
 @dataclass(frozen=True)
 class ScoreErrors:
-    """Of scores [n, K]: the worst case, and the variance of what keys do not share."""
+    """Of scores [n, K]: the worst case, and the variance."""
 
     worst: Array
     #: None where it is worst^2 / terms: all of the error is that of a sum of so many terms.
@@ -106,8 +116,9 @@ def score_errors(query: Query, keys: Keys, dtype: str, operations: int = 0, new:
         own = np.square(worst * (ADDITION * terms**0.5))
     worst *= terms * ADDITION * _NEAR
     worst += terms * 2 * TINY
-    if query.error is not None:
+    if query.error is not None and query.variance is not None and own is not None:
         worst += (query.error * (1 + terms * ADDITION)) @ keys.sizes
+        own += query.variance @ keys.squares
     if new is not None and own is not None:
         size = np.abs(query.value) if query.error is None else np.abs(query.value) + query.error
         worst[:, -len(new.value) :] += size @ new.error.T
@@ -123,8 +134,9 @@ class Weights:
     #: Worst case before the weight is rounded, and what rounding adds.
     before: Array
     rounding: Array
-    #: Variance of both, without what keys share.
+    #: Variance of both, in units [n, 1] that keep float32 from losing it where a sink outweighs all keys.
     variance: Array
+    unit: Array
     total: Array
     #: The sink's term, and its worst case as a share of the sum.
     sink_term: Array
@@ -133,6 +145,9 @@ class Weights:
     kept: Array
     #: Whether the sum takes the rounded weights.
     summed_rounded: bool
+    #: What a weight is rounded to: half a unit, relative, and half of the smallest number.
+    relative: float
+    least: float
 
     @property
     def of_sum(self) -> Array:
@@ -170,15 +185,27 @@ def weights_of(
     if corrections or dtype == "float32":
         rounding += 4 * TINY
         rounding[raised == 0] = 0
+    peak = raised.max(axis=1, keepdims=True)
+    unit = np.where(peak < _FAINT, leading_power(np.where(peak > 0, peak, 1)), 1).astype(raised.dtype)
     # What is likely is rounded where the weight truly is, not at its worst.
-    variance = np.square(half_step(dtype, raised)) / 3
-    variance += np.square(before) / errors.terms if errors.own is None else np.square(raised) * errors.own
+    steps = half_step(dtype, raised)
+    scaled, moved = (raised, before) if (unit == 1).all() else (raised / unit, before / unit)
+    variance = np.square(steps if scaled is raised else steps / unit) / 3
+    variance += np.square(moved) / errors.terms if errors.own is None else np.square(scaled) * _of_weight(errors.own)
     sink_term, of_sink = np.zeros_like(total), np.zeros_like(total)
     if sink is not None:
         sink_term = np.exp(sink)
         of_sink = sink_term / total * weight_error(np.zeros_like(total), np.abs(sink), corrections + 1)
     kept = exponents > -np.inf
-    return Weights(raised, before, rounding, variance, total, sink_term, of_sink, kept, summed_rounded)
+    return Weights(
+        raised, before, rounding, variance, unit, total, sink_term, of_sink, kept, summed_rounded, half_ulp(dtype),
+        underflow(dtype),
+    )  # fmt: skip
+
+
+def _of_weight(variance: Array) -> Array:
+    """Relative variance of a weight from that of its exponent."""
+    return np.asarray(np.exp(variance) * np.expm1(variance))
 
 
 def averaged(
@@ -197,10 +224,13 @@ def averaged(
     moved += weights.before
     moved += weights.rounding
     error = across(moved, values.size) * (unit / total) + np.abs(out) * (of_sum + sums)
-    variance = across(weights.variance, values.square) * np.square(unit / total)
+    # In float64 from here: squares of small shares leave the range of float32.
+    share = weights.unit.astype(np.float64) / total
+    variance = across(weights.variance, values.square) * np.square(share * unit)
     if weights.summed_rounded:
-        variance = variance + np.square(out / total) * weights.variance.sum(axis=1, keepdims=True)
-    variance = variance + np.square(sums * out) + _drawn(weights, values, query, keys, out)
+        variance = variance + np.square(out * share) * weights.variance.sum(axis=1, keepdims=True)
+    variance = np.maximum(variance, _drawn(weights, values, query, keys, out))
+    variance = variance + np.square(sums * out.astype(np.float64))
     if new is not None and not new.is_exact:
         last = slice(-len(new.value), None)
         error = error + ((weights.value + weights.before)[:, last] / total) @ new.error
@@ -215,7 +245,9 @@ def averaged(
     between = unsettled & (settled < _LOST)[:, 0] if values.value.size <= _MANY else ()
     for i in np.flatnonzero(between):
         error[i] = np.fmin(error[i], _farthest(weights, values, sums, out[i], new, int(i)))
-    return Known(out.astype(np.float64), error.astype(np.float64), variance.astype(np.float64))
+    # No likely error is larger than the largest.
+    error = error.astype(np.float64)
+    return Known(out.astype(np.float64), error, np.fmin(variance, np.square(error)))
 
 
 def _anywhere(weights: Weights, values: Matrix, sums: float, out: Array, new: Known | None) -> Array:
@@ -224,8 +256,9 @@ def _anywhere(weights: Weights, values: Matrix, sums: float, out: Array, new: Kn
     ends = [end(axis=0, initial=0.0) for end in (rows.max, rows.min)]
     error = np.abs(np.stack(ends)[:, None] - out).max(axis=0) + _of_sums(sums) * np.abs(rows).max(axis=0, initial=0.0)
     if not weights.summed_rounded:
-        # Rounded weights that do not sum to what they are divided by.
-        error = np.full_like(error, np.inf)
+        # Rounded weights do not sum to what they are divided by. Their largest is near 1 or the sink is.
+        off = weights.relative + weights.kept.shape[1] * weights.least
+        error = error + off * np.abs(rows).max(axis=0, initial=0.0) * (1 + _of_sums(sums))
     return np.asarray(error if new is None else error + new.error.max(axis=0) * (1 + sums))
 
 

@@ -42,6 +42,7 @@ from reference.contracts.attention_tkg_plan import PARTITIONS
 from reference.error_terms import (
     ADDITION,
     FUNCTION,
+    TINY,
     UNIT,
     Known,
     additions,
@@ -244,7 +245,7 @@ def _debug(config: Config, inputs: Arrays, batches: list[_Batch]) -> dict[str, K
         relative = weight_error(found["dbg_qk"] + found["dbg_qk_exp"], np.abs(np.log(weights)), 0)
         moved = np.where(weights > 0, weights * relative, 0)
         # A weight may be too small for the companion, but not for nothing.
-        least = np.isfinite(value["dbg_qk"]) * underflow(config.dtype)
+        least = np.isfinite(value["dbg_qk"]) * (underflow(config.dtype) + 4 * TINY)
         rounding = np.fmax(half_step(config.dtype, weights + moved), least)
         found["dbg_qk_exp"] = moved + rounding
     variances = {name: np.square(error) for name, error in found.items()}

@@ -282,8 +282,10 @@ def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
 
 def _alike(config: Config, name: str) -> tuple[int, ...]:
     """Axes of an output that do not tell tokens apart."""
+    if name != "out" and config.update_cache:
+        return (-2,) if name == "K_out" and config.K_cache_transposed else (-1,)
     if name != "out":
-        return () if config.update_cache else (0,) if name == "K_out" else (3,)
+        return (0,) if name == "K_out" else (3,)
     if config.W_out is None:
         return (0, 1) if config.out_in_sb else (0,) if config.skip_attention else (2,)
     if config.transposed_out:
