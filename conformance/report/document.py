@@ -11,6 +11,7 @@ from typing import Any
 
 from conformance import claims
 from conformance.backends import is_hardware
+from conformance.report.faults import faults
 from conformance.report.grades_reached import matrices, options, tally
 from conformance.report.histograms import histograms
 from conformance.versions import versions
@@ -48,6 +49,7 @@ def document(sources: Sources) -> Document:
         "waived": [_failure(row) for row in results if row["status"] == "waived"],
         "kernels": [_kernel(name, results, sources) for name in names],
         "mutants": sources.mutants,
+        "faults": faults(sources.mutants),
         "fuzz": sources.fuzz,
         "drift": sources.drift,
         "questions": _questions(sources.probe),

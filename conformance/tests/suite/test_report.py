@@ -80,7 +80,7 @@ def test_a_failure_is_told_first_with_its_command_and_counts_as_wrong() -> None:
 
 
 def test_other_commands_that_found_something_make_the_whole_wrong() -> None:
-    survivors = {"command": "mutants", "version": 1, "passed": False}
+    survivors = {"command": "mutants", "version": 1, "passed": False, "mutants": []}
     assert not document(Sources(checked(row(0)), mutants=survivors))["passed"]
     assert document(Sources(checked(row(0)), mutants=survivors | {"passed": True}))["passed"]
 
@@ -165,6 +165,34 @@ def test_the_largest_share_of_a_bound_is_kept_with_its_case() -> None:
     rows = [row(0, output(share_of_bound=0.25)), row(1, output(share_of_bound=0.75)), row(2, output())]
     (worst,) = document(Sources(checked(*rows)))["kernels"][0]["worst"]
     assert (worst["share"], worst["case"]) == (0.75, CASES[1].id)
+
+
+def mutant(name: str, lane: str, faults: dict[str, str], asked: list[str], **more: Any) -> dict[str, Any]:
+    plain = {
+        "id": name, "kernel": "k", "class": "clamp", "title": f"<b>{name}</b>", "case": "plain", "killed": True,
+        "hardware": True, "tolerance": False, "tolerance_on_normal": False, "gates": dict.fromkeys(asked, True),
+        "point": "sum", "survives": [], "complaints": [],
+        "sights": [{"lane": lane, "faults": faults, "asked": asked}],
+    }  # fmt: skip
+    return plain | more
+
+
+def test_the_kill_table_counts_judges_gates_and_lanes() -> None:
+    rows = [
+        mutant("one", "exact", {"exact": "x"}, ["exact", "D"]),
+        mutant("two", "normal", {"C": "y", "D": "z"}, ["C", "D"], tolerance=True, tolerance_on_normal=True),
+        mutant("three", "normal", {}, ["C", "D"], hardware=False, survives=["it shows in no value"]),
+    ]
+    planted = {"command": "mutants", "version": 1, "passed": True, "mutants": rows, "variants": [{"passed": True}]}
+    made = document(Sources(checked(row(0)), mutants=planted))
+    assert made["faults"]["totals"] == [3, 2, 1, 1]
+    cells = {line["gate"]: line["cells"] for line in made["faults"]["gates"]["rows"]}
+    assert made["faults"]["gates"]["lanes"] == ["normal", "exact"]
+    assert cells == {"exact": [[0, 0], [1, 1]], "D": [[1, 2], [0, 1]], "C": [[1, 2], [0, 0]]}
+    text = page(made)
+    assert "3 of 3 planted faults caught, 2 of them by what a device can be held to" in text
+    assert "it shows in no value" in text
+    assert "<b>one</b>" not in text
 
 
 def test_the_document_is_json_and_names_every_open_question() -> None:

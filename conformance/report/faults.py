@@ -1,0 +1,62 @@
+"""The kill table for the page, counted from what became of every mutant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+#: Who looks, and which mutants it catches; the last two are what public suites have.
+JUDGES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
+    ("caught", lambda row: row["killed"]),
+    ("by what a device can be held to", lambda row: row["hardware"]),
+    ("by the public tolerance, any lane", lambda row: row["tolerance"]),
+    ("by the public tolerance, random normal data", lambda row: row["tolerance_on_normal"]),
+)
+
+
+def faults(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Counts per kernel, per class, and per gate and lane; None where no mutants were run."""
+    if document is None:
+        return None
+    rows = document["mutants"]
+    return {
+        "count": len(rows),
+        "judges": [name for name, _ in JUDGES],
+        "totals": _counts(rows),
+        "kernels": _by(rows, "kernel"),
+        "classes": _by(rows, "class"),
+        "gates": _gates(rows),
+        "survivors": [row for row in rows if not row["killed"] or row["complaints"]],
+        "unseen": [row for row in rows if row["survives"]],
+    }
+
+
+def _counts(rows: Sequence[Row]) -> list[int]:
+    return [sum(map(caught, rows)) for _, caught in JUDGES]
+
+
+def _by(rows: Sequence[Row], what: str) -> list[dict[str, Any]]:
+    names = sorted({row[what] for row in rows})
+    groups = {name: [row for row in rows if row[what] == name] for name in names}
+    return [{"name": name, "count": len(group), "counts": _counts(group)} for name, group in groups.items()]
+
+
+def _gates(rows: Sequence[Row]) -> dict[str, Any]:
+    """How many mutants each gate rejects on each lane, of those it could judge there."""
+    sights = [(row["id"], sight) for row in rows for sight in row["sights"]]
+    lanes = sorted({sight["lane"] for _, sight in sights}, key=lambda lane: (lane != "normal", lane))
+    gates = list(dict.fromkeys(gate for _, sight in sights for gate in sight["asked"]))
+    return {
+        "lanes": lanes,
+        "rows": [
+            {"gate": gate, "cells": [_cell((one for one in sights if one[1]["lane"] == lane), gate) for lane in lanes]}
+            for gate in gates
+        ],
+    }
+
+
+def _cell(sights: Iterable[tuple[str, Row]], gate: str) -> list[int]:
+    found = [(mutant, gate in sight["faults"]) for mutant, sight in sights if gate in sight["asked"]]
+    return [len({mutant for mutant, killed in found if killed}), len({mutant for mutant, _ in found})]
