@@ -49,9 +49,12 @@ def campaign(
     cores = (lambda task: task.cores) if is_hardware(backend) else None
     try:
         book = Ledger(ledger)
-        run = _run(book, backend, resume)
-        with Cluster(perform, workers, address, cores) as cluster, _progress(tasks, book, run) as advance:
-            campaigning.run(tasks, book, run, cluster, advance)
+        earlier = None if resume is None else _earlier(book, backend, resume)
+        with Cluster(perform, workers, address, cores) as cluster:
+            # Only now: where there is no cluster, there is no run.
+            run = earlier or book.begin(backend, DEFAULT, task="campaign")
+            with _progress(tasks, book, run) as advance:
+                campaigning.run(tasks, book, run, cluster, advance)
         found = [row.result for row in book.rows(run)]
     except (ClusterError, LedgerError) as error:
         raise BadInput(str(error)) from None
@@ -88,10 +91,8 @@ def _tasks(
     return tasks + (campaigning.probe_tasks(backend, timeout) if "probe" in work else [])
 
 
-def _run(book: Ledger, backend: str, resume: str | None) -> str:
-    """The id of a new run, or of the one to go on with, which must be of the same backend."""
-    if resume is None:
-        return book.begin(backend, DEFAULT, task="campaign")
+def _earlier(book: Ledger, backend: str, resume: str) -> str:
+    """The id of the run to go on with, which must be a campaign on the same backend."""
     run = book.run("" if resume == "last" else resume)
     if run.backend != backend or run.task != "campaign":
         raise BadInput(f"--resume {run.id}: that is a run of {run.task} on {run.backend}")

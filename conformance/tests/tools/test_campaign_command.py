@@ -106,6 +106,15 @@ def test_what_cannot_be_asked_is_told_in_one_line(tmp_path: Path, capsys: pytest
     assert not ledger.exists()
 
 
+def test_without_a_cluster_there_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert cli.run([*WORDS, str(tmp_path / "ledger")]) == 2
+    assert "ray is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "ledger").exists()
+
+
 def test_a_run_of_another_command_is_not_gone_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
