@@ -58,7 +58,9 @@ def fits(config: Config, lane: str) -> bool:
     if lane == "nan_channel":
         return c.bias_qkv is not None and c.skip_attention and c.W_out is None
     if lane == "fp8_edge":
-        return c.quantized_kv and not between and not c.rmsnorm_X_enabled and c.quantization_type_qkv == "NONE"
+        # What the input holds reaches the cast of new keys and values as it is.
+        straight = not between and not c.rmsnorm_X_enabled and c.bias_qkv is None
+        return c.quantized_kv and straight and c.quantization_type_qkv == "NONE"
     return lane != "pages" or c.block_kv
 
 

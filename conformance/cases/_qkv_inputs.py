@@ -37,7 +37,10 @@ def fits(config: Config, lane: str) -> bool:
     if lane == "mx_edge":
         return config.quantization == "MX" and config.norm == "NO_NORM" and not config.fused_residual_add
     if lane == "fp8_edge":
-        return config.norm == "NO_NORM" and config.quantization in ("NONE", "STATIC")
+        # The edges come to the first FP8 cast as they are: to that of the input, or through the projection.
+        straight = config.quantization == "NONE" and config.bias is None and not config.fused_rope
+        unmixed = config.norm == "NO_NORM" and not config.fused_residual_add
+        return unmixed and (straight or config.quantization == "STATIC")
     return True
 
 

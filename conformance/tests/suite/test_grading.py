@@ -17,7 +17,7 @@ from conformance import grading
 from conformance.bounds import Bound
 from conformance.envelope import Envelope
 from conformance.grades import Grade
-from conformance.grading import Evidence, judge
+from conformance.grading import Evidence, judge, share_of_bound
 from conformance.subject import Output
 from conformance.tolerances import Tolerance
 
@@ -253,3 +253,27 @@ def test_equal_bytes_change_how_long_a_verdict_takes_and_not_the_verdict(monkeyp
         monkeypatch.setattr(grading, "same_bytes", lambda a, b: False)
         assert [judge(*one) for one in drawn] == quick
     assert {verdict.grade for verdict in quick} == {Grade.A, Grade.C, Grade.D, Grade.F}
+
+
+def _share(got: NDArray[Any], **fields: Any) -> float | None:
+    return share_of_bound(got, _evidence(bound=Bound(np.full((2, 4), 2.0**-6)), **fields))
+
+
+def test_the_share_of_a_bound_is_that_of_its_worst_element() -> None:
+    assert _share(MODEL) == 0
+    assert _share(_changed((0, 0), 1.0078125)) == 0.5
+    assert _share(_changed((0, 0), 1.03125)) == 2
+    no_room = dataclasses.replace(_evidence(bound=Bound(np.zeros((2, 4)))))
+    assert share_of_bound(MODEL, no_room) == 0
+    assert share_of_bound(_changed((0, 0), 1.0078125), no_room) == np.inf
+    assert _share(_changed((0, 0), np.nan)) == np.inf
+
+
+def test_a_share_is_taken_of_what_truth_speaks_about_alone() -> None:
+    undefined = np.zeros((2, 4), np.bool_)
+    undefined[0, 0] = True
+    assert _share(_changed((0, 0), 1.03125), undefined=undefined) == 0
+    sentinel = _evidence(output=Output("y", sentinels=(64.0,)), bound=Bound(np.full((2, 4), 2.0**-6)))
+    assert share_of_bound(_changed((0, 3), 65.0), sentinel) == 0
+    assert share_of_bound(MODEL, _evidence()) is None
+    assert share_of_bound(MODEL, _evidence(truth=None, bound=Bound(np.ones((2, 4))))) is None

@@ -220,6 +220,15 @@ def test_pages_lead_back_to_rows_and_a_swapped_table_is_caught() -> None:
         pages.require_scattered(cache, table[:, ::-1], rows)
 
 
+def test_a_healthy_block_among_those_that_no_table_names_is_caught() -> None:
+    rows = Stream(2).normal((3, 64, 8))
+    cache, table = pages.scatter(Stream(2, "table"), rows, 16, 20)
+    unnamed = sorted(set(range(20)) - set(table.ravel().tolist()))
+    cache[unnamed[3], 5, 2] = 0.0
+    with pytest.raises(LaneError, match="lane poison: 1 values outside what may be read are not poison"):
+        pages.require_scattered(cache, table, rows)
+
+
 def test_too_few_blocks_are_refused() -> None:
     with pytest.raises(LaneError, match="whole blocks"):
         pages.scatter(Stream(2), np.zeros((2, 64), np.float32), 16, 7)
