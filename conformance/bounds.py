@@ -129,7 +129,11 @@ def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
 
 def bound_faults(got: NDArray[Any], truth: Float64, bound: Bound) -> list[str]:
     """Why `got` (float values) is not inside `bound`, [] where it is. Finite truth is judged alone."""
-    found = figures(got, truth, bound)
+    return faults_in(figures(got, truth, bound))
+
+
+def faults_in(found: Figures) -> list[str]:
+    """What is wrong with such figures, [] where nothing is."""
     if found.outside:
         return [f"{found.outside} elements outside their bound, the worst at {found.share:.3g} times it"]
     if found.judged < LEAST_JUDGED:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import Bound, bound_faults, figures
+from conformance.bounds import Bound, Figures, faults_in, figures
 from conformance.envelope import Envelope, envelope_faults, values64
 from conformance.grades import Grade
 from conformance.subject import Output
@@ -53,6 +53,7 @@ class Evidence:
     tolerance: Tolerance | None = None
     exact: bool = False
     _rounded: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _figures: dict[int, tuple[Array, Figures]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rounded_truth(self, dtype: Any) -> Array:
         """Truth rounded once to a dtype."""
@@ -153,8 +154,8 @@ def liveness_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
     room = 0.0 if bound is None else _picked(bound.limit, judged)
     if not _numbers(out).any() and _clearly_apart(want, np.zeros_like(want), room):
         return ["all zero"]
-    varied = _clearly_apart(want, np.full_like(want, want[0])) and _clearly_apart(want, out, room)
-    if varied and _same(out, np.full_like(out, out[0])):
+    alike = _same(out, np.full_like(out, out[0]))
+    if alike and _clearly_apart(want, np.full_like(want, want[0])) and _clearly_apart(want, out, room):
         return [f"constant {float(values64(out[0])):.9g}"]
     return []
 
@@ -166,7 +167,17 @@ def share_of_bound(got: Array, evidence: Evidence) -> float | None:
     """
     if evidence.bound is None or evidence.truth is None:
         return None
-    return figures(values64(got), _judged_truth(golden_of(got, evidence), evidence), evidence.bound).share
+    return _figures(got, evidence).share
+
+
+def _figures(got: Array, evidence: Evidence) -> Figures:
+    """The figures of an output, which both its grade and its report ask for."""
+    assert evidence.bound is not None
+    known = evidence._figures.get(id(got))
+    if known is None or known[0] is not got:
+        truth = _judged_truth(golden_of(got, evidence), evidence)
+        known = evidence._figures[id(got)] = (got, figures(values64(got), truth, evidence.bound))
+    return known[1]
 
 
 def _open_to(evidence: Evidence) -> Array | None:
@@ -233,8 +244,9 @@ def sentinel_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
 
 def _clearly_apart(a: Array, b: Array, room: Array | float = 0.0) -> bool:
     """Whether some element differs by more than rounding could explain, or than there is room for."""
-    steps = ulp_distance(a, b, format_of(a.dtype))
-    return bool(((steps > _ROUNDING_IN_ULP) & ~(np.abs(values64(a) - values64(b)) <= room)).any())
+    far = ulp_distance(a, b, format_of(a.dtype)) > _ROUNDING_IN_ULP
+    within = room[far] if isinstance(room, np.ndarray) else room
+    return bool((~(np.abs(values64(a[far]) - values64(b[far])) <= within)).any())
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -252,8 +264,7 @@ def _envelope_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]
 
 
 def _bound_faults(got: Array, golden: Array, evidence: Evidence) -> list[str]:
-    assert evidence.bound is not None
-    return bound_faults(values64(got), _judged_truth(golden, evidence), evidence.bound)
+    return faults_in(_figures(got, evidence))
 
 
 def _judged_truth(golden: Array, evidence: Evidence) -> Array:
