@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,12 +49,29 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class FuzzResult:
-    """One run, or several added up.
+class Remark:
+    """A case whose model is inside its bound and yet misses grade C by a gate over the whole tensor.
 
-    `worst` holds the cases nearest to their bounds, the nearest first. `beyond` are cases past theirs in lanes where
-    truth is asked for nothing, since it knows no overflow and no vanishing subnormal: no findings, but told.
+    The gates expect rounding errors that are independent and a bound that says something; a case without either is
+    no fault of a kernel, but one of the gates or of the lane may be.
     """
+
+    output: str
+    family: str
+    #: The gates that were missed.
+    why: str
+    case: str
+    repro: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What is told once: an output and the kind of gate, whatever the numbers."""
+        return self.output, re.sub(r"[0-9.e+-]+", "#", self.why)
+
+
+@dataclass(frozen=True)
+class FuzzResult:
+    """One run, or several added up. `worst` holds the cases nearest to their bounds, the nearest first."""
 
     kernel: str
     #: Legal cases that were run, and illegal configs that were refused.
@@ -63,7 +81,7 @@ class FuzzResult:
     seed: int
     findings: tuple[Finding, ...] = ()
     worst: tuple[Worst, ...] = ()
-    beyond: tuple[Worst, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
     #: Whether the run ended before its time, by the user's wish.
     interrupted: bool = False
@@ -99,7 +117,7 @@ class FuzzResult:
             min(self.seed, other.seed),
             _each_once((*self.findings, *other.findings)),
             worst_of((*self.worst, *other.worst)),
-            worst_of((*self.beyond, *other.beyond)),
+            told_once((*self.remarks, *other.remarks)),
             self.coverage + other.coverage,
             self.interrupted or other.interrupted,
         )
@@ -121,7 +139,7 @@ class FuzzResult:
                 for one in self.findings
             ],
             "worst": [dataclasses.asdict(one) for one in self.worst],
-            "beyond": [dataclasses.asdict(one) for one in self.beyond],
+            "remarks": [dataclasses.asdict(one) for one in self.remarks],
             "coverage": self.coverage.to_dict(),
         }
 
@@ -141,6 +159,14 @@ def worst_of(cases: Iterable[Worst]) -> tuple[Worst, ...]:
         if one.key not in kept or one.share > kept[one.key].share:
             kept[one.key] = one
     return tuple(sorted(kept.values(), key=lambda one: (-one.share, one.key)))
+
+
+def told_once(remarks: Iterable[Remark]) -> tuple[Remark, ...]:
+    """The first remark of each key."""
+    kept: dict[tuple[str, str], Remark] = {}
+    for one in remarks:
+        kept.setdefault(one.key, one)
+    return tuple(kept.values())
 
 
 def worst_by_output(worst: Iterable[Worst]) -> dict[str, Worst]:

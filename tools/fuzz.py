@@ -197,8 +197,8 @@ def _show_coverage(result: FuzzResult) -> None:
 def _show_worst(result: FuzzResult) -> None:
     for output, one in worst_by_output(result.worst).items():
         _say(f"{result.kernel} {output}: at most {one.share:.3f} of its bound ({one.family})\n  {one.repro}")
-    for output, one in worst_by_output(result.beyond).items():
-        _say(f"{result.kernel} {output}: {one.share:.3g} of a bound that holds without overflow\n  {one.repro}")
+    for remark in result.remarks:
+        _say(f"{result.kernel} {remark.output}: the model is inside its bound, {remark.why}\n  {remark.repro}")
 
 
 def _show_kept(kept: dict[str, list[str]]) -> None:

@@ -11,21 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
 from conformance import fuzz as fuzzing
-from conformance import judging
+from conformance.bounds import Bound
 from conformance.fuzz import SIZES, FuzzFailure, fuzz, fuzz_cases, fuzz_illegal, fuzz_legal, refusal_complaint
 from conformance.fuzz_result import shares
-from conformance.grades import Grade
 from conformance.lanes import LaneError
 from conformance.pairwise import Flag
-from conformance.required import REQUIRED, Requirement, requirement
 from conformance.runner import run_case
-from conformance.subject import Case, Subject
+from conformance.subject import Call, Case, Subject
 from conformance.tests.suite import scaled_add
-from conformance.tests.suite.scaled_add import BROKEN, SUBJECT, Config, HostBackend
+from conformance.tests.suite.scaled_add import BROKEN, SUBJECT, Config, Hill, HostBackend
+from conformance.tolerances import Tolerance
 
 
 def _fuzz(subject: Subject, examples: int = 40, **options: Any) -> Any:
@@ -208,19 +208,34 @@ def test_bits_alone_ask_for_no_truth() -> None:
     assert "asked for truth" in fuzz(subject, 40, 1, backend=HostBackend(), illegal=0).failure
 
 
-def test_lanes_in_which_nothing_is_asked_of_the_model_are_told_and_no_finding(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """No row of the table asks for nothing today; one that did would be for a lane that truth cannot follow."""
-    rows = (Requirement("model", Grade.F, "truth cannot follow", lane="fp8_edge"), *REQUIRED)
-    monkeypatch.setattr(judging, "requirement", lambda *asked: requirement(*asked, rows=rows))
-    subject = dataclasses.replace(scaled_add.hill(1.2), lanes=("normal", "fp8_edge"))
-    edge = dataclasses.replace(subject, lane_fits=lambda config, lane: lane == "fp8_edge")
-    result = fuzz(edge, 200, 1, backend=HostBackend(), illegal=0)
+def _biased(error: float, tolerance: float) -> Subject:
+    """Inside its bound of 1, but every element is off the same way."""
+
+    def wrong(config: Hill, inputs: Any, **_: Any) -> Any:
+        return {"y": (inputs["a"] + np.float32(error)).astype(np.float32)}
+
+    return dataclasses.replace(
+        scaled_add.hill(0.0),
+        build=lambda config, lane, seed: {"a": np.arange(4096, dtype=np.float32)},
+        model=wrong,
+        call=lambda config, inputs, _: Call(lambda: wrong(config, inputs)["y"], {}, ("y",)),
+        bounds=lambda config, inputs: {"y": Bound(np.ones(4096))},
+        tolerances=(Tolerance("scaled_add", "*", "*", tolerance, tolerance, "test"),),
+    )
+
+
+def test_a_model_that_only_misses_a_gate_over_the_tensor_is_told_and_no_finding() -> None:
+    result = fuzz(_biased(0.75, 10.0), 20, 1, backend=HostBackend(), illegal=0)
     assert result.passed
-    assert result.beyond[0].share > 1 >= (result.worst_share or 0)
-    normal = dataclasses.replace(subject, lane_fits=lambda config, lane: lane == "normal")
-    assert not fuzz(normal, 200, 1, backend=HostBackend(), illegal=0).passed
+    (remark,) = result.remarks
+    assert (remark.output, remark.family) == ("y", "none")
+    assert "error/spread" in remark.why
+    assert result.worst_share == 0.75
+    assert not fuzz(_biased(0.0, 10.0), 20, 1, backend=HostBackend(), illegal=0).remarks
+
+
+def test_a_model_that_misses_the_published_tolerance_too_is_a_finding() -> None:
+    assert "grade F" in fuzz(_biased(0.75, 1e-6), 20, 1, backend=HostBackend(), illegal=0).failure
 
 
 def _wrong_in_a_corner() -> Subject:
