@@ -49,10 +49,10 @@ def _gates(rows: Sequence[Row]) -> dict[str, Any]:
     lanes = sorted({sight["lane"] for _, sight in sights}, key=lambda lane: (lane != "normal", lane))
     gates = list(dict.fromkeys(gate for _, sight in sights for gate in sight["asked"]))
     return {
-        "lanes": lanes,
+        "gates": gates,
         "rows": [
-            {"gate": gate, "cells": [_cell((one for one in sights if one[1]["lane"] == lane), gate) for lane in lanes]}
-            for gate in gates
+            {"lane": lane, "cells": [_cell((one for one in sights if one[1]["lane"] == lane), gate) for gate in gates]}
+            for lane in lanes
         ],
     }
 

@@ -184,11 +184,19 @@ def test_the_kill_table_counts_judges_gates_and_lanes() -> None:
         mutant("three", "normal", {}, ["C", "D"], hardware=False, survives=["it shows in no value"]),
     ]
     planted = {"command": "mutants", "version": 1, "passed": True, "mutants": rows, "variants": [{"passed": True}]}
+    planted |= {"gates": dict.fromkeys(("exact", "C", "D"), "a gate"), "summary": {"margins": []}}
     made = document(Sources(checked(row(0)), mutants=planted))
     assert made["faults"]["totals"] == [3, 2, 1, 1]
-    cells = {line["gate"]: line["cells"] for line in made["faults"]["gates"]["rows"]}
-    assert made["faults"]["gates"]["lanes"] == ["normal", "exact"]
-    assert cells == {"exact": [[0, 0], [1, 1]], "D": [[1, 2], [0, 1]], "C": [[1, 2], [0, 0]]}
+    table = made["faults"]["gates"]
+    cells = {
+        (line["lane"], gate): cell
+        for line in table["rows"]
+        for gate, cell in zip(table["gates"], line["cells"], strict=True)
+    }
+    assert cells == {
+        ("normal", "exact"): [0, 0], ("normal", "C"): [1, 2], ("normal", "D"): [1, 2],
+        ("exact", "exact"): [1, 1], ("exact", "C"): [0, 0], ("exact", "D"): [0, 1],
+    }  # fmt: skip
     text = page(made)
     assert "3 of 3 planted faults caught, 2 of them by what a device can be held to" in text
     assert "it shows in no value" in text
