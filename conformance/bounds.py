@@ -99,6 +99,14 @@ class Figures:
     bias: tuple[Mean, Mean] = (Mean(), Mean())
 
 
+def load(found: Figures) -> float:
+    """How much of the limit that is nearest is used up: above 1 where grade C is missed."""
+    means = ((found.variance, MOST_VARIANCE), (found.bias[0], MOST_BIAS), (found.bias[1], MOST_BIAS))
+    if found.judged < LEAST_JUDGED:
+        return math.inf
+    return max(found.share, *(abs(mean.value) / (most + mean.slack) for mean, most in means))
+
+
 def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
     """`got` holds float values; only finite truth is looked at."""
     finite = np.isfinite(truth)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import Bound, Figures, faults_in, figures
+from conformance.bounds import Bound, Figures, faults_in, figures, load
 from conformance.envelope import Envelope, envelope_faults, values64
 from conformance.grades import Grade
 from conformance.subject import Output
@@ -168,6 +168,13 @@ def share_of_bound(got: Array, evidence: Evidence) -> float | None:
     if evidence.bound is None or evidence.truth is None:
         return None
     return _figures(got, evidence).share
+
+
+def load_of_bound(got: Array, evidence: Evidence) -> float | None:
+    """How much of the nearest limit of grade C an output uses up; None where there is no bound."""
+    if evidence.bound is None or evidence.truth is None:
+        return None
+    return load(_figures(got, evidence))
 
 
 def _figures(got: Array, evidence: Evidence) -> Figures:

@@ -21,6 +21,7 @@ from tools.fuzz import fuzz
 from tools.golden import golden
 from tools.lint import lint
 from tools.listing import list_kernels
+from tools.mutants import mutants
 from tools.pool import WorkerDied
 from tools.probe import probe
 from tools.report import report
@@ -47,6 +48,7 @@ app.command("lint")(lint)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.command("campaign")(campaign)
+app.command("mutants")(mutants)
 app.command("report")(report)
 app.command("probe")(probe)
 app.add_typer(golden, name="golden")

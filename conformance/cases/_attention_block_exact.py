@@ -178,7 +178,7 @@ def _output(config: Config, lane: str, seed: int, given: Arrays) -> Arrays:
     found = {"W_out": built["weight"]} | ({"bias_out": built["bias"]} if "bias" in built else {})
     out = attention_truth(c.attention, given)["out"]
     attended = out[0] if c.attention_in_sb and out.ndim == 3 else out
-    rows = to_float32(cast(np.nan_to_num(attended), c.dtype)).reshape(-1)
-    rows = rows.reshape(c.d, c.B, c.q, c.S).transpose(1, 3, 2, 0).reshape(c.tokens, -1)
+    values = to_float32(cast(np.nan_to_num(attended), c.dtype)).reshape(c.d, c.B, c.q, c.S)
+    rows = values.transpose(1, 3, 2, 0).reshape(c.tokens, -1)
     require_exact_dot(rows, to_float32(found["W_out"]).T)
     return found

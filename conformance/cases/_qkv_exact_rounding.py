@@ -47,6 +47,8 @@ _NOISE = 2.0**-20
 _PIECE = 512
 #: Mean of tokens whose norm subtracts one: no whole number, so that the difference has one bit more.
 _MEAN = 0.5
+#: Largest term of a residual sum without a norm: the sum of two has a bit more than bfloat16 holds.
+_MOST_OF_TERMS = 255
 #: What float32 residuals carry and take back: beside it odd numbers are lost.
 _BALLAST = np.float32(2.0**24)
 
@@ -130,7 +132,7 @@ def _hidden(config: Config, stream: Stream) -> Array:
     """Hidden states [T, H] before they are rounded to the tiles' dtype, as float32."""
     c = config
     if c.norm == "NO_NORM":
-        return _integers(stream, (c.tokens, c.H), _most(config))
+        return _integers(stream, (c.tokens, c.H), _MOST_OF_TERMS if c.fused_residual_add else _most(config))
     mean, most = (_MEAN, _MOST_CENTRED) if _centred(c) else (0.0, _MOST)
     square = mean_square(config)
     if c.H * (square + 1) > 2**lanes.FLOAT32_BITS:
@@ -214,12 +216,13 @@ def _gamma(config: Config, stream: Stream) -> Array:
 def _terms(config: Config, stream: Stream, hidden: Array) -> Arrays:
     """The input and the residuals. Where a norm follows their sum is `hidden`, else it has bits to round off."""
     c = config
-    found, shape = {}, (c.B, c.S, c.H)
+    found: Arrays = {}
+    shape = (c.B, c.S, c.H)
     if c.fused_residual_add and c.dtype == "float32":
         found, hidden = _with_ballast(config, stream, hidden)
     elif c.fused_residual_add:
         for name in ("mlp_prev", "attention_prev"):
-            part = _integers(stream.child(name), shape, 63 if c.norm != "NO_NORM" else _most(config)) * unit(config)
+            part = _integers(stream.child(name), shape, 63 if c.norm != "NO_NORM" else _MOST_OF_TERMS) * unit(config)
             found[name] = cast(part, c.dtype)
             hidden = hidden - part.reshape(hidden.shape) if c.norm != "NO_NORM" else hidden
     return {"input": cast(hidden.reshape(shape), c.dtype)} | found

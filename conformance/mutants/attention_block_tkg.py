@@ -6,6 +6,7 @@ cases end before the output projection and are on one core, since both cost time
 
 from __future__ import annotations
 
+from conformance.mutants import unseen as unseen_because
 from conformance.mutants.mutant import Mutant, Patch
 from conformance.mutants.snippets import one_step_off, rows_swapped, truncated
 
@@ -174,6 +175,7 @@ MUTANTS = (
         "rounding", "weighted-after-rounding", "the weight is applied to the rounded product",
         'scaled = nl.ndarray((d, columns), dtype=nl.float32', 'scaled = nl.ndarray((d, columns), dtype=x.dtype',
         _cfg(_POST + ",W_Q=float32"), "post_scaled", "class: extra rounding", file=_NORM,
+        unseen=unseen_because.ONE_OF_MANY,
     ),
     # RoPE
     _mutant(
@@ -362,6 +364,7 @@ MUTANTS = (
     _mutant(
         "sink", "sink-outside-maximum", "the sink does not take part in the maximum", "joins = call.sink != None and (",
         "joins = call.sink == 0 and (", _cfg("sink=bfloat16,softmax_scale=0.0"), "run_max", "AB33", file=_SCORES,
+        unseen=unseen_because.SHIFT_FREE,
     ),
     _mutant(
         "sink", "sink-on-both-cores", "each core adds the sink's term to its sum",
@@ -426,6 +429,7 @@ MUTANTS = (
         "barrier", "barrier-missing", "caches are written while the other core reads them",
         "nisa.core_barrier(data=K_cache, cores=(0, 1))\n            nisa.core_barrier(data=V_cache, cores=(0, 1))",
         "pass", _cfg("lnc=2"), "", "AB32",
+        unseen=unseen_because.TIMING,
     ),
     _mutant(
         "slot", "update-before-attention", "attention reads slots that the call has written",
@@ -456,6 +460,7 @@ MUTANTS = (
         "barrier", "both-cores-store-queries", "both cores write the same memory",
         "    if shape.prg == 0:\n        nisa.dma_copy(dst=out, src=query)", "    nisa.dma_copy(dst=out, src=query)",
         _cfg("skip_attention=true,lnc=2"), "", "class: a race",
+        unseen=unseen_because.SAME_BYTES,
     ),
     _mutant(
         "rounding", "rope-truncated", "products of RoPE are cut off instead of rounded",

@@ -5,6 +5,7 @@ B17 is no fault of a result: a kernel without that refusal differs only on a cal
 
 from __future__ import annotations
 
+from conformance.mutants import unseen as unseen_because
 from conformance.mutants.mutant import Mutant, Patch
 from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 
@@ -138,6 +139,7 @@ MUTANTS = (
         "    entry = affine(schedule.num_full, step, -step)\n",
         "    entry = affine(schedule.num_full, 0, 0)\n    step = -step\n",
         "full", "score", "class: order of segments",
+        unseen=unseen_because.LEGAL,
     ),
     _mutant(
         "rows", "partial-segment-from-0", _ENTRY, "the partial segment starts at the table's first entry",
@@ -280,6 +282,7 @@ MUTANTS = (
         'nl.ndarray(o.shape, dtype=nl.bfloat16, name=f"rounded_{name}")',
         'nl.ndarray(o.shape, dtype=nl.float32, name=f"rounded_{name}")',
         "full", "rounded", "class: rounding dropped",
+        unseen=unseen_because.NEARER,
     ),
     _mutant(
         "rounding", "output-one-step-off", _STATE, "every result is the number after it",

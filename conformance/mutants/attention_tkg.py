@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from conformance.mutants import unseen as unseen_because
 from conformance.mutants.mutant import Mutant, Patch
 from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 
@@ -45,6 +46,7 @@ MUTANTS = (
         "sink", "sink-outside-maximum", _SCORES, "the sink does not take part in the maximum",
         "joins = call.sink != None and (", "joins = call.sink == 0 and (",
         "shift", "run_max", "class: sink ignored",
+        unseen=unseen_because.SHIFT_FREE,
     ),
     _mutant(
         "maximum", "maximum-unclamped", _SOFTMAX, "a fully masked flash tile has the maximum -inf",
@@ -196,6 +198,7 @@ MUTANTS = (
     _mutant(
         "barrier", "both-cores-store", _PLAN, "two cores that do the same work both write memory",
         "return self.n_bat == 2 or self.prg == 0", "return True", "both-alone", "", "decision D9: a race",
+        unseen=unseen_because.SAME_BYTES,
     ),
     # masks
     _mutant(
@@ -299,6 +302,7 @@ MUTANTS = (
         'rotated = space.alloc((d, cfg.bs * plan.columns), io, name="rope_sum_0")',
         'rotated = space.alloc((d, cfg.bs * plan.columns), nl.float32, name="rope_sum_0")',
         _ROPE_D128, "rope_sum", "class: dropped rounding",
+        unseen=unseen_because.NEARER,
     ),
     _mutant(
         "rope", "position-of-first-token", _ROPE, "all new tokens of a batch rotate by the first one's angle",

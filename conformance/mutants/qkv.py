@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from conformance.mutants import unseen as unseen_because
 from conformance.mutants.mutant import Mutant, Patch
 from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, truncated
 from conformance.subject import case_id
@@ -161,6 +162,7 @@ _DECODE_OPERAND = (
                 "        dst=y, data1=weighted, data2=over_tokens(gamma, tokens), op=nl.multiply,",
             ),
         ),
+        unseen=unseen_because.LAST_BITS,
     ),
     _mutant(
         "rounding", "gamma-rounded", "RMSNorm of decode rounds x * gamma to io as well",
@@ -405,6 +407,7 @@ _CONTEXT_OPERAND = (
         "        nisa.dma_compute(dst=two, srcs=[views[0], views[1]], reduce_op=nl.add)\n"
         "        nisa.dma_compute(dst=hidden, srcs=[two, views[2]], reduce_op=nl.add)\n",
         "cte-rms-residual", "hidden", "class: rounding doubled",
+        also=(_case("exact_rounding", S=97, fused_residual_add=True),),
     ),
     _mutant(
         "rounding", "float32-kept", "a float32 input is not rounded to bfloat16",
@@ -511,6 +514,7 @@ _CONTEXT_OPERAND = (
     _mutant(
         "memory", "mx-padding-not-zero", "the token that makes the count even is what memory held",
         _CTE, "    if padded > tokens:\n", "    if False:\n", _case(S=97, **_MX8), "", "QKV28",
+        unseen=unseen_because.NEVER_USED,
     ),
     _mutant(
         "memory", "mx-odd-tokens", "an odd number of tokens is multiplied as it is",
@@ -549,6 +553,7 @@ _CONTEXT_RESULT = (
         "order", "double-row-as-two", "double rows are multiplied as two passes",
         _CTE, "rows = 2 if call.static and block.first + j + 1 < tiles else 1", "rows = 1",
         _case(S=256, H=2048, **_STATIC), "product", "QKV27",
+        unseen=unseen_because.LEGAL,
     ),
     _mutant(
         "rounding", "raw-unrounded", "the raw sums are not rounded to bfloat16 before they are scaled",

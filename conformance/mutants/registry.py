@@ -9,7 +9,7 @@ import pkgutil
 from conformance.mutants.mutant import Mutant
 
 #: Modules of this package that are not catalogs.
-_MACHINERY = frozenset({"kinds", "mutant", "patched", "registry", "snippets", "trial"})
+_MACHINERY = frozenset({"kinds", "mutant", "patched", "registry", "snippets", "trial", "unseen"})
 
 
 @functools.cache
