@@ -42,7 +42,8 @@ class Waiver:
                output, 'model' for the model judged against truth
     status     what is tolerated: 'failed' is an output below its grade, the others have no outputs
     implementation
-               whose kernel, as results name it; the project's own unless told. Where `backend` is 'model' it does not matter
+               whose kernel, as results name it; the project's own unless told. It does not matter where `backend`
+               is 'model'
     versions   per name of `conformance.versions` a pattern; names that are left out may be of any version
     reason     why this is not simply wrong, or not to be mended here and now
     reference  where the failure is described: a tracker's address, a page of a vendor's documents

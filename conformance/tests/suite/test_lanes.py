@@ -172,7 +172,7 @@ def test_rounded_values_leave_something_to_round_and_their_mean_is_exact() -> No
     assert (sums % 8 != 0).any()
     mean = sums / 256
     assert (mean.astype(np.float32) == mean).all()
-    with pytest.raises(LaneError, match="256 tied keys|powers of two"):
+    with pytest.raises(LaneError, match=r"256 tied keys|powers of two"):
         score_lanes.rounded_values(stream, 512, 8, stream.subset(512, 254), most=15, sinks=1)
 
 
