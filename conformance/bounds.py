@@ -41,6 +41,8 @@ _DEVIATIONS, _FEW = 5.0, 8.0
 _LEAST_SPREAD = 2.0**-24
 #: Least share of the finite elements of truth that a bound must say something about.
 LEAST_JUDGED = 0.5
+#: How the complaint about a bound that says less begins.
+VACUOUS = "the bound says something about"
 #: Elements that are looked at when equal ones are counted.
 _SAMPLE = 2**16
 
@@ -145,7 +147,7 @@ def faults_in(found: Figures) -> list[str]:
     if found.outside:
         return [f"{found.outside} elements outside their bound, the worst at {found.share:.3g} times it"]
     if found.judged < LEAST_JUDGED:
-        return [f"the bound says something about {found.judged:.1%} of the elements only"]
+        return [f"{VACUOUS} {found.judged:.1%} of the elements only"]
     named = [("square", found.variance, MOST_VARIANCE), ("bias", found.bias[0], MOST_BIAS)]
     named.append(("bias towards truth's sign", found.bias[1], MOST_BIAS))
     return [

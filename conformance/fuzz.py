@@ -22,6 +22,7 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from conformance.bounds import VACUOUS
 from conformance.entry import launch
 from conformance.fuzz_result import Finding, FuzzResult, Remark, Worst, is_inside, shares, told_once, worst_of
 from conformance.grades import Grade
@@ -394,10 +395,15 @@ def _failure(result: CaseResult) -> str | None:
 
 
 def _misses_a_gate_alone(output: OutputResult) -> bool:
-    """Whether the model is inside its bound, and grade C lost by what its errors do over the whole tensor."""
+    """Whether a model is inside its bound, and grade C lost by what its errors do over the whole tensor.
+
+    A published tolerance that is missed as well is no excuse, unless the bound is infinite for most elements: then
+    truth has nothing to say about these data.
+    """
     share = output.share_of_bound
-    is_near = output.rung == "model" and output.grade is Grade.D and share is not None and is_inside(share)
-    return is_near and not output.passed
+    if output.passed or output.rung != "model" or share is None or not is_inside(share):
+        return False
+    return output.grade is Grade.D or (output.missed.startswith("not C: ") and VACUOUS in output.missed)
 
 
 def refusal_complaint(subject: Subject, config: Any, rule: str) -> str:

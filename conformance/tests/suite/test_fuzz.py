@@ -208,8 +208,8 @@ def test_bits_alone_ask_for_no_truth() -> None:
     assert "asked for truth" in fuzz(subject, 40, 1, backend=HostBackend(), illegal=0).failure
 
 
-def _biased(error: float, tolerance: float) -> Subject:
-    """Inside its bound of 1, but every element is off the same way."""
+def _biased(error: float, tolerance: float, bound: float = 1.0) -> Subject:
+    """Inside its bound, but every element is off the same way."""
 
     def wrong(config: Hill, inputs: Any, **_: Any) -> Any:
         return {"y": (inputs["a"] + np.float32(error)).astype(np.float32)}
@@ -219,7 +219,7 @@ def _biased(error: float, tolerance: float) -> Subject:
         build=lambda config, lane, seed: {"a": np.arange(4096, dtype=np.float32)},
         model=wrong,
         call=lambda config, inputs, _: Call(lambda: wrong(config, inputs)["y"], {}, ("y",)),
-        bounds=lambda config, inputs: {"y": Bound(np.ones(4096))},
+        bounds=lambda config, inputs: {"y": Bound(np.full(4096, bound))},
         tolerances=(Tolerance("scaled_add", "*", "*", tolerance, tolerance, "test"),),
     )
 
@@ -236,6 +236,16 @@ def test_a_model_that_only_misses_a_gate_over_the_tensor_is_told_and_no_finding(
 
 def test_a_model_that_misses_the_published_tolerance_too_is_a_finding() -> None:
     assert "grade F" in fuzz(_biased(0.75, 1e-6), 20, 1, backend=HostBackend(), illegal=0).failure
+
+
+def test_where_the_bound_is_infinite_a_missed_tolerance_is_told_and_no_finding() -> None:
+    result = fuzz(_biased(0.75, 1e-6, bound=np.inf), 20, 1, backend=HostBackend(), illegal=0)
+    assert result.passed
+    assert "the bound says something about 0.0% of the elements only; not D:" in result.remarks[0].why
+
+
+def test_infinity_out_of_place_is_a_finding_where_the_bound_is_finite() -> None:
+    assert "Inf out of place" in fuzz(_biased(np.inf, 10.0), 20, 1, backend=HostBackend(), illegal=0).failure
 
 
 def _wrong_in_a_corner() -> Subject:
