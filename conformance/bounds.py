@@ -75,6 +75,20 @@ class Bound:
         return np.maximum(spread, self.limit * _LEAST_SPREAD)
 
 
+#: No sum of independent roundings is as many deviations long: five for the tail of many elements, the rest for what
+#: the first order leaves out.
+FAR_OUT = 32.0
+
+
+def likely_limit(worst: Float64, spread: Float64) -> Float64:
+    """The worst case, and `FAR_OUT` deviations where that is less.
+
+    For outputs whose worst case says nothing, as an error of a score that is exponentiated; elsewhere the worst case
+    is to be kept, as it holds for roundings that are not independent too.
+    """
+    return np.fmin(worst, FAR_OUT * spread)
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean over the elements of an output and what it may stray by in a legal kernel."""
@@ -179,8 +193,13 @@ def _mean(values: Float64, free: NDArray[np.bool_], alike: tuple[int, ...], leas
     return Mean(mean, _DEVIATIONS * max(off, least) * (1 + _FEW / groups))
 
 
-def _distinct(values: Float64) -> int:
-    """How many different values there are, from a sample: equal values are rounded alike."""
+def _distinct(values: Float64) -> float:
+    """How many different values there are, from a sample, by their shares: equal values are rounded alike.
+
+    n values of equal shares count as n, one that is half of all as at most 4.
+    """
     step = max(1, values.size // _SAMPLE)
-    sample = values[::step]
-    return max(1, len(np.unique(sample)) * values.size // sample.size)
+    counts = np.unique(values[::step], return_counts=True)[1].astype(np.float64)
+    most = float(np.square(counts.sum()) / np.square(counts).sum())
+    # A sample of different values says nothing of how many there are beyond it.
+    return most if most < counts.sum() / 2 else most * step

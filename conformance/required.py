@@ -32,6 +32,15 @@ REQUIRED = (
     Requirement("trn*", Grade.A, "every legal order gives the same bits", lane="exact*"),
     Requirement("nki-sim", Grade.C, "open questions of the profile and the host's libm decide last bits"),
     Requirement("trn*", Grade.C, "open questions of the profile decide last bits"),
+    Requirement(
+        "model",
+        Grade.F,
+        "a mean of squares less a squared mean keeps nothing of this spread, and what is left may overflow",
+        kernel="qkv",
+        dtype="float16",
+        quantization="tkg*",
+        lane="near_constant",
+    ),
     # 8-bit edges, overflow and subnormals are no exception: clamps are part of truth, and a bound is infinite where
     # a value may leave its format, and half a step of the subnormals below it.
     Requirement("model", Grade.C, "truth does not round; every rounding of the model has its share of the bound"),

@@ -102,6 +102,11 @@ class ScoreErrors:
     own: Array | None
     terms: int
 
+    @property
+    def variance(self) -> Array:
+        """Variance of each score."""
+        return np.square(self.worst) / self.terms if self.own is None else self.own
+
 
 def score_errors(query: Query, keys: Keys, dtype: str, operations: int = 0, new: Known | None = None) -> ScoreErrors:
     """Of q k^T: the errors of the query, of a dot over d, and of operations on the score.

@@ -149,14 +149,18 @@ def _finished(config: Config, inputs: Arrays, out: Known, total: Array) -> Known
 def _statistics(
     config: Config, inputs: Arrays, part: Part, of_score: ScoreErrors, weights: Weights
 ) -> tuple[Known, Known]:
-    """neg_max and sum_recip [queries]; constants where nothing is seen. All their errors may have one sign."""
+    """neg_max and sum_recip [queries]; constants where nothing is seen."""
     of_top = maximum_error(part.scores, of_score.worst, axis=1).astype(np.float64)
+    likely_top = np.take_along_axis(of_score.variance, part.scores.argmax(axis=1)[:, None], axis=1)[:, 0]
     total = np.maximum(part.total, LEAST_SUM).astype(np.float64)
-    of_sum = weights.of_sum[:, 0] + _sums(config, inputs, part)
-    relative = np.expm1(of_sum + of_top + FUNCTION)
+    sums = _sums(config, inputs, part) + FUNCTION
+    relative = np.expm1(weights.of_sum[:, 0] + of_top + sums)
     relative = np.where(relative < 0.5, relative / (1 - relative), np.inf)
+    # Weights err by their scores, all by that of the maximum; sums may err to one side.
+    likely = likely_top + np.square(sums)
+    likely = likely + (weights.variance.sum(axis=1) * np.square(weights.unit[:, 0]) / np.square(total))
     seen = part.total > 0
     top = np.where(seen, -part.top, 2.0**127).astype(np.float64)
-    recip = np.where(seen, relative / total, 0)
-    of_top = np.where(seen, of_top, 0)
-    return Known(top, of_top, np.square(of_top)), Known(1 / total, recip, np.square(recip))
+    worst = np.where(seen, relative / total, 0)
+    known = Known(top, np.where(seen, of_top, 0), np.where(seen, likely_top, 0).astype(np.float64))
+    return known, Known(1 / total, worst, np.where(seen, np.expm1(likely) / np.square(total), 0))

@@ -160,7 +160,9 @@ def rounded(x: Known, dtype: str, operations: int = 1, reach: Array | None = Non
         # What the kernel rounds is known, and so is what it gets.
         step = np.abs(to_float32(cast(x.value, dtype)) - x.value)
         return Known(x.value, np.where(np.isfinite(step), step, np.inf), np.square(step))
-    size, likely = x.size if reach is None else np.asarray(reach), x.likely_size
+    size, likely = x.size, x.likely_size
+    if reach is not None:
+        size, likely = np.asarray(reach), np.fmin(likely, reach)
     error, variance = x.error, x.variance
     # Not without operations: 0 times infinity is NaN.
     if operations:

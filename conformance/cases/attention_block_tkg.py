@@ -11,7 +11,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conformance.bounds import Bound
+from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
@@ -262,11 +262,6 @@ def quantization(config: Config) -> str:
     return "+".join(kind for kind in kinds if kind) or "none"
 
 
-#: No error of a sum of independent roundings is as many deviations long: five for the tail of many elements, the rest
-#: for what the first order leaves out.
-_FAR_OUT = 32.0
-
-
 def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
     """Grade C per output. The elements of a token share its norms, its weights and the roundings of its stages.
 
@@ -275,8 +270,7 @@ def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
     limits = {name: Bound(np.zeros(value.shape)) for name, value in _kept(config, inputs).items()}
     for name, known in errors(config, inputs).items():
         spread = np.sqrt(known.variance)
-        limit = np.fmin(known.error, _FAR_OUT * spread)
-        limits[name] = Bound(limit, spread=spread, alike=_alike(config, name))
+        limits[name] = Bound(likely_limit(known.error, spread), spread=spread, alike=_alike(config, name))
     return limits
 
 

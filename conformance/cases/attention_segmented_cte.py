@@ -11,7 +11,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conformance.bounds import Bound
+from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_segmented_inputs import build, fits
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
@@ -143,12 +143,16 @@ def unrounded(config: Config, lane: str, seed: int) -> Arrays:
 
 
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
-    """Grade C. The channels of a query share the errors of its weights."""
-    alike = {"out": (1,) if config.tp_out else (2,)}
-    return {
-        name: Bound(known.error, spread=np.sqrt(known.variance), alike=alike.get(name, ()))
-        for name, known in errors(config, inputs).items()
-    }
+    """Grade C. The channels of a query share the errors of its weights.
+
+    A query that is rounded moves all scores, and the worst case of their exponentials says nothing of the statistics.
+    """
+    limits = {}
+    for name, known in errors(config, inputs).items():
+        spread = np.sqrt(known.variance)
+        limit = known.error if name == "out" else likely_limit(known.error, spread)
+        limits[name] = Bound(limit, spread=spread, alike=((1,) if config.tp_out else (2,)) if name == "out" else ())
+    return limits
 
 
 def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
