@@ -19,7 +19,7 @@ from tools import selection
 from tools.errors import BadInput
 from tools.fuzz_board import Board, cells, on_screen, results_table
 from tools.output import console, note, require_folder, write_json
-from tools.pool import as_they_come, stopped
+from tools.pool import Steps, as_they_come, stopped
 
 INTERRUPTED = 130
 #: Examples of one job. Fixed, so that what a seed draws does not depend on the number of processes.
@@ -151,11 +151,12 @@ def run(job: Job) -> FuzzResult:
 def _run_all(wish: Wish, subjects: list[Subject], processes: int) -> tuple[dict[str, FuzzResult], bool]:
     """The results by kernel, and whether the user ended the run."""
     sums: dict[str, FuzzResult] = {}
-    board = Board([subject.name for subject in subjects], wish.until)
+    steps = Steps()
+    board = Board([subject.name for subject in subjects], wish.until, steps)
     jobs = wish.jobs(subjects, lambda kernel: kernel in sums and not sums[kernel].passed)
     try:
         with on_screen(board):
-            for result in as_they_come(run, jobs, processes):
+            for result in as_they_come(run, jobs, processes, steps):
                 known = sums.get(result.kernel)
                 sums[result.kernel] = result if known is None else known + result
                 board.show(sums)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, SupportsInt
 
 from rich.console import Console
 from rich.live import Live
@@ -15,10 +15,13 @@ from conformance.fuzz_result import FuzzResult
 
 
 class Board:
-    """One row per kernel: what was run and found so far. `until` is when the run ends, None for when it is done."""
+    """One row per kernel: what was run and found in the parts that are done, under a line about all of them.
 
-    def __init__(self, kernels: list[str], until: float | None) -> None:
-        self._started, self._until = time.time(), until
+    `until` is when the run ends, None for when it is done; `steps` how many examples have begun.
+    """
+
+    def __init__(self, kernels: list[str], until: float | None, steps: SupportsInt = 0) -> None:
+        self._started, self._until, self._steps = time.time(), until, steps
         self._sums: dict[str, FuzzResult | None] = dict.fromkeys(kernels)
 
     def show(self, sums: Mapping[str, FuzzResult]) -> None:
@@ -33,7 +36,7 @@ class Board:
 
     def _title(self) -> str:
         now = time.time()
-        gone = f"fuzzing for {_clock(now - self._started)}"
+        gone = f"fuzzing for {_clock(now - self._started)}, {int(self._steps)} examples begun"
         return gone if self._until is None else f"{gone}, {_clock(self._until - now)} left"
 
 

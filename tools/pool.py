@@ -106,27 +106,53 @@ def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 # ------------------------------------------------------------------------- jobs without a known end
 
-#: In a worker process: set when the user wants the run to end.
+#: In a worker process: set when the user wants the run to end, and how many steps all workers have begun.
 _STOPPED: Event | None = None
+_STEPS: Steps | None = None
+
+
+class Steps:
+    """A number that workers count up in and others read, while results are not there yet."""
+
+    def __init__(self) -> None:
+        self._shared = multiprocessing.get_context("spawn").Value("Q", 0)
+
+    def add(self) -> None:
+        """One more."""
+        with self._shared.get_lock():
+            self._shared.value += 1
+
+    def __int__(self) -> int:
+        return int(self._shared.value)
 
 
 def stopped() -> bool:
-    """In a worker of `as_they_come`: whether what is under way should end early and give what it has."""
+    """In a worker of `as_they_come`: whether what is under way should end early and give what it has.
+
+    To be asked before every step of the work; asking counts the step.
+    """
+    if _STEPS is not None:
+        _STEPS.add()
     return _STOPPED is not None and _STOPPED.is_set()
 
 
-def as_they_come(work: Callable[[Job], Result], todo: Iterator[Job], jobs: int) -> Iterator[Result]:
+def as_they_come(
+    work: Callable[[Job], Result], todo: Iterator[Job], jobs: int, steps: Steps | None = None
+) -> Iterator[Result]:
     """Results as they are ready; `todo` is asked for its next job only when a process is free for it.
+
+    `steps` counts what the workers have begun meanwhile.
 
     At an interrupt no job begins any more, those under way are told by `stopped`, and their results still come;
     a second one ends the processes. With one process the work is done in this one, and `work` has to catch what
     it wants to survive. WorkerDied where a process ends.
     """
     if jobs == 1:
-        yield from map(work, todo)
+        with _counting(steps):
+            yield from map(work, todo)
         return
     event = multiprocessing.get_context("spawn").Event()
-    with _single_threaded_children(), _interruptible(jobs, event) as executor:
+    with _single_threaded_children(), _interruptible(jobs, event, steps) as executor:
         with _interrupts_ignored():
             # All processes start here, and inherit that they do not hear the interrupts of a terminal.
             waiting = {executor.submit(work, job) for job in itertools.islice(todo, jobs)}
@@ -152,10 +178,10 @@ def _result(future: Future[Result]) -> Result:
 
 
 @contextlib.contextmanager
-def _interruptible(jobs: int, event: Event) -> Iterator[ProcessPoolExecutor]:
+def _interruptible(jobs: int, event: Event, steps: Steps | None) -> Iterator[ProcessPoolExecutor]:
     """Workers that leave interrupts to this process, and end with it."""
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts, initargs=(event,))
+    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts, initargs=(event, steps))
     try:
         yield executor
         executor.shutdown()
@@ -178,7 +204,17 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _leave_interrupts(event: Event) -> None:
-    global _STOPPED
-    _STOPPED = event
+@contextlib.contextmanager
+def _counting(steps: Steps | None) -> Iterator[None]:
+    global _STEPS
+    _STEPS = steps
+    try:
+        yield
+    finally:
+        _STEPS = None
+
+
+def _leave_interrupts(event: Event, steps: Steps | None) -> None:
+    global _STOPPED, _STEPS
+    _STOPPED, _STEPS = event, steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)

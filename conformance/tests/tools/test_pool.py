@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tools.pool import WorkerDied, as_they_come, run_all, stopped
+from tools.pool import Steps, WorkerDied, as_they_come, run_all, stopped
 
 
 def _square_slowly_at_first(number: int) -> int:
@@ -96,6 +96,20 @@ def test_at_an_interrupt_what_is_under_way_ends_early_and_still_gives_its_result
         timer.cancel()
     assert sorted(results) == [(0, True), (1, True)]
     assert time.monotonic() - started < 30
+
+
+def _three_steps(_: int) -> list[bool]:
+    return [stopped() for _ in range(3)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_steps_are_counted_while_the_work_goes_on(jobs: int) -> None:
+    steps = Steps()
+    assert list(as_they_come(_three_steps, iter([0, 1]), jobs, steps)) == [[False] * 3] * 2
+    assert int(steps) == 6
+    # Outside of such work nothing is counted.
+    assert not stopped()
+    assert int(steps) == 6
 
 
 def test_a_dead_worker_is_told_as_they_come() -> None:
