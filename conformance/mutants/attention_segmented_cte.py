@@ -12,6 +12,11 @@ from conformance.mutants.snippets import narrowed, one_step_off, rows_swapped, t
 _ENTRY, _SCHEDULE, _ATTEND = "attention_segmented_cte.py", "segment_schedule.py", "segment_attention.py"
 _STATE, _LOAD = "segment_state.py", "paged_load.py"
 
+#: Two full segments, two value tiles in each: the smallest of that kind.
+_FULL = (
+    "cfg:lane=normal,seed=0,batch=1,num_q_heads=2,seqlen_q=128,block_size=16,prior_seg_size=256,max_blocks=40,"
+    "num_blocks=44,d_head=16"
+)
 #: Multiplied by the rounded reciprocal, a prior of one segment is no full one.
 _RECIPROCAL = (
     "cfg:lane=normal,seed=0,batch=1,num_q_heads=1,seqlen_q=128,block_size=16,prior_seg_size=656,max_blocks=49,"
@@ -138,7 +143,7 @@ MUTANTS = (
         "order", "segments-from-the-earliest", _ENTRY, "full segments are met from the earliest on",
         "    entry = affine(schedule.num_full, step, -step)\n",
         "    entry = affine(schedule.num_full, 0, 0)\n    step = -step\n",
-        "full", "score", "class: order of segments",
+        _FULL, "score", "class: order of segments",
         unseen=unseen_because.LEGAL,
     ),
     _mutant(
@@ -203,19 +208,19 @@ MUTANTS = (
         "rescale", "sum-not-rescaled", _STATE, "a flash update adds to the sum of the old maximum",
         "    multiply_add(total, before.sum, corr, new.sum)\n",
         "    nisa.tensor_tensor(dst=total, data1=before.sum, data2=new.sum, op=nl.add, engine=nisa.vector_engine)\n",
-        "full", "run_sum", "class: missing rescale",
+        _FULL, "run_sum", "class: missing rescale",
     ),
     _mutant(
         "rescale", "output-not-rescaled", _STATE, "a flash update adds to the output of the old maximum",
         "    multiply_add(o, before.o, corr, new.o)\n",
         "    nisa.tensor_tensor(dst=o, data1=before.o, data2=new.o, op=nl.add, engine=nisa.vector_engine)\n",
-        "full", "run_out", "class: missing rescale",
+        _FULL, "run_out", "class: missing rescale",
     ),
     _mutant(
         "accumulator", "output-in-bfloat16", _STATE, "the running output is rounded between segments",
         "state.o = nl.ndarray((P, state.groups, d), dtype=nl.float32)",
         "state.o = nl.ndarray((P, state.groups, d), dtype=nl.bfloat16)",
-        "full", "run_out", "B10",
+        _FULL, "run_out", "B10",
     ),
     _mutant(
         "rescale", "merge-factor-of-new", _STATE, "a merge rescales the running output by the new segment's factor",
@@ -229,7 +234,7 @@ MUTANTS = (
     ),
     _mutant(
         "tail", "last-value-tile-lost", _ATTEND, "the values of a segment's last tile are not weighed",
-        "for k in range(len(pieces)):", "for k in range(max(1, len(pieces) - 1)):", "full", "pv",
+        "for k in range(len(pieces)):", "for k in range(max(1, len(pieces) - 1)):", _FULL, "pv",
         "class: missing tile",
     ),
     _mutant(
@@ -250,20 +255,20 @@ MUTANTS = (
     _mutant(
         "scale", "scores-one-percent-high", _ATTEND, "scores are scaled by 1.01",
         "dst=prob, op=nl.exp, data=logit, bias=n,", "dst=prob, op=nl.exp, data=logit, scale=1.01, bias=n,",
-        "full", "prob", "class: wrong scale",
+        _FULL, "prob", "class: wrong scale",
     ),
     _mutant(
         "accumulator", "sum-in-bfloat16", _ATTEND, "the sum of a segment passes bfloat16",
         "data=sums[:, 0 : len(tiles) + extra], axis=1)\n",
         "data=sums[:, 0 : len(tiles) + extra], axis=1)\n" + narrowed("total", "(P, 1)", 4),
-        "full", "sum", "class: bf16 accumulator",
+        _FULL, "sum", "class: bf16 accumulator",
     ),
     _mutant(
         "rows", "two-value-rows-swapped", _ENTRY, "two tokens of a segment exchange their values",
         "    keys, values = load_segment(call.cache, table, entry, head, length, 0, limit)\n",
         "    keys, values = load_segment(call.cache, table, entry, head, length, 0, limit)\n"
         + rows_swapped("values", 4),
-        "full", "pv", "class: swapped rows",
+        _FULL, "pv", "class: swapped rows",
     ),
     _mutant(
         "tail", "last-prior-token-dropped", _ENTRY, "the last token of the partial segment is not seen",
@@ -274,20 +279,20 @@ MUTANTS = (
         "core", "rows-of-core-0", _ENTRY, "both cores attend with the rows of the first",
         "core_slices(rows, seqlen, block_size, kvp_offset != None, n_prgs, prg)",
         "core_slices(rows, seqlen, block_size, kvp_offset != None, n_prgs, 0)",
-        "full", "", "class: wrong half of a core",
+        _FULL, "", "class: wrong half of a core",
     ),
     # scales and results
     _mutant(
         "rounding", "quotient-of-unrounded", _STATE, "the output is not rounded before it is divided by the sum",
         'nl.ndarray(o.shape, dtype=nl.bfloat16, name=f"rounded_{name}")',
         'nl.ndarray(o.shape, dtype=nl.float32, name=f"rounded_{name}")',
-        "full", "rounded", "class: rounding dropped",
+        _FULL, "rounded", "class: rounding dropped",
         unseen=unseen_because.NEARER,
     ),
     _mutant(
         "rounding", "output-one-step-off", _STATE, "every result is the number after it",
         "    return recip, out\n", one_step_off("out", 4) + "    return recip, out\n",
-        "full", "out", "class: one step off",
+        _FULL, "out", "class: one step off",
     ),
     _mutant(
         "memory", "last-queries-unwritten", _ENTRY, "the last group of queries of a row is not stored",
