@@ -31,6 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.error_terms import FAR_OUT
+
 Float64 = NDArray[np.float64]
 
 #: Largest mean square and mean of error / spread in a tensor of many elements.
@@ -73,11 +75,6 @@ class Bound:
         """The spread, or what `roundings` says of it."""
         spread = self.limit * math.sqrt(0.4 / self.roundings) if self.spread is None else self.spread
         return np.maximum(spread, self.limit * _LEAST_SPREAD)
-
-
-#: No sum of independent roundings is as many deviations long: five for the tail of many elements, the rest for what
-#: the first order leaves out.
-FAR_OUT = 32.0
 
 
 def likely_limit(worst: Float64, spread: Float64) -> Float64:

@@ -128,7 +128,7 @@ def _rotated(config: Config, inputs: Arrays, x: Known) -> Known:
 
 def _quantized(x: Known, scale: Array) -> Known:
     kept = clamped(rounded(scaled(x, _wide(scale)[0, 0]), "float32"), -FP8_MAX, FP8_MAX)
-    return rounded(kept, FP8, operations=0, reach=np.minimum(kept.size, FP8_MAX))
+    return rounded(kept, FP8, operations=0, ceiling=FP8_MAX)
 
 
 def _attention(config: Config, inputs: Arrays, q: Known, keys: Known, values: Known) -> Known:

@@ -20,8 +20,8 @@ dot of float32          PSUM is added to 4 times as often the operands' halves m
                         and one addition more             with a low half add up 2^-10 of the terms' sizes at most
 elementary function     3 u relative                      one rounding, and one unit for an inexact table (S2, V6, V10)
 cast                    half a step of the target at |x|  to nearest even, documented; exact for what is 0, and known
-                                                          for what comes exact. Where the target has no finite value,
-                                                          nothing is said: infinite
+                                                          for what comes exact. Infinite where the target has no
+                                                          finite value, if that is within 32 deviations
 product, sum of values  |x| ey + |y| ex + ex ey, ex + ey  algebra
 clamp                   min(e, high - low)                brings two numbers no further apart, and ends in the interval
 dot of values           ex |w| + |x| ew + ex ew + sum's   algebra, `dot`
@@ -35,9 +35,10 @@ MX                      half a step of the element, or    the scale is at most 2
 
 The variance of a rounding to nearest is step^2/12, a third of the half step squared. It is exact for a value that
 lies anywhere between two neighbours, and an upper estimate for one that tends to be representable. A sum of n
-float32 additions has the variance n (2u sum|terms|)^2: n roundings of either mode, of partial sums as large as
-they can be. Float32 errors of single operations count in full, as a variant may make them all alike. Parts that
-are not independent are added before they are squared.
+float32 additions has the variance n (2u sum|terms|)^2, n roundings of either mode, of partial sums as large as
+they can be, and (n u sum)^2, the drift of roundings towards zero in a sum that grows steadily. Float32 errors of
+single operations count in full, as a variant may make them all alike. Parts that are not independent are added
+before they are squared.
 
 What is not covered: overflow of a sum on the way (the result is finite in truth and infinite in the kernel), and
 U6, where subnormals are flushed.
@@ -69,6 +70,9 @@ FUNCTION = 3 * UNIT
 TINY = 2.0**-150
 #: No finite score differs from a finite maximum by more; keeps infinities out of products with zero weights.
 FAR = 1e4
+#: No sum of independent roundings is as many deviations long: five for the tail of many elements, the rest for what
+#: the first order leaves out.
+FAR_OUT = 32.0
 #: Passes through the array of float32 operands (U4).
 FLOAT32_PASSES = 4
 
@@ -123,15 +127,20 @@ def half_step(dtype: str, size: Array) -> Array:
 
     0 at 0; infinite for NaN and where rounding would give infinity or NaN.
     """
-    fmt, half = format_of(dtype), leading_power(size)
-    np.maximum(half, fmt.min_normal, out=half)
+    half = leading_power(size)
+    np.maximum(half, format_of(dtype).min_normal, out=half)
     half *= half_ulp(dtype)
-    most = fmt.max_finite + half_ulp(dtype) * leading_power(np.asarray(fmt.max_finite))
     if not size.all():
         half[size == 0] = 0.0
-    if not size.max(initial=0.0) < most:
-        half[~(size < most)] = np.inf
+    if not size.max(initial=0.0) < overflow(dtype):
+        half[~(size < overflow(dtype))] = np.inf
     return half
+
+
+def overflow(dtype: str) -> float:
+    """Magnitude from which on rounding to nearest leaves the finite numbers."""
+    most = format_of(dtype).max_finite
+    return most + half_ulp(dtype) * float(leading_power(np.asarray(most)))
 
 
 def half_ulp(dtype: str) -> float:
@@ -150,30 +159,37 @@ def leading_power(x: Array) -> Array:
     return np.asarray(exponents.view(x.dtype))
 
 
-def rounded(x: Known, dtype: str, operations: int = 1, reach: Array | None = None) -> Known:
+def rounded(
+    x: Known, dtype: str, operations: int = 1, whole: Known | None = None, ceiling: float = math.inf
+) -> Known:
     """After some float32 operations whose intermediate values are no larger, and a cast to `dtype`.
 
-    reach: largest magnitude of what is rounded, where that is not what x says: a clamp came before, or part of the
-    error is carried elsewhere.
+    Args:
+        whole: x with all its errors, where part of them is carried elsewhere.
+        ceiling: largest magnitude of the kernel's value, where it was clamped.
     """
     if x.is_exact and not operations:
         # What the kernel rounds is known, and so is what it gets.
         step = np.abs(to_float32(cast(x.value, dtype)) - x.value)
         return Known(x.value, np.where(np.isfinite(step), step, np.inf), np.square(step))
-    size, likely = x.size, x.likely_size
-    if reach is not None:
-        size, likely = np.asarray(reach), np.fmin(likely, reach)
+    whole = x if whole is None else whole
+    size, likely = (np.fmin(part, ceiling) for part in (whole.size, whole.likely_size))
     error, variance = x.error, x.variance
     # Not without operations: 0 times infinity is NaN.
     if operations:
         size = size + (of_operations := operations * (UNIT * size + TINY))
         error = error + of_operations
         variance = variance + np.square(operations * (UNIT * likely + TINY))
-    if dtype == "float32":
-        # The operation has rounded already; what is left is overflow.
-        error = np.where(size < format_of(dtype).max_finite, error, np.inf)
-        return Known(x.value, error, variance)
-    return Known(x.value, error + half_step(dtype, size), variance + np.square(half_step(dtype, likely)) / 3)
+    # The operation has rounded to float32 already; what is left is overflow.
+    half = np.zeros(size.shape) if dtype == "float32" else half_step(dtype, size)
+    likely_half = half if dtype == "float32" else half_step(dtype, likely)
+    beyond = ~(size < overflow(dtype))
+    if beyond.any():
+        # The worst of many roundings may overflow where no likely one does.
+        far = np.abs(whole.value) + FAR_OUT * np.sqrt(whole.variance)
+        top = half_ulp(dtype) * leading_power(np.asarray(format_of(dtype).max_finite))
+        half = np.where(beyond, np.where(np.fmin(size, far) < overflow(dtype), top, np.inf), half)
+    return Known(x.value, error + half, variance + np.square(likely_half) / 3)
 
 
 def scaled(x: Known, factor: Any) -> Known:
@@ -210,8 +226,7 @@ def quantised(x: Known, factor: float, dtype: str, limits: tuple[float, float], 
     moved = scaled(x, factor)
     # The factor may be one unit off for all elements alike.
     moved = rounded(off(moved, FUNCTION * moved.size, np.square(FUNCTION * moved.likely_size)), stored)
-    kept = clamped(moved, *limits)
-    return rounded(kept, dtype, operations=0, reach=np.minimum(kept.size, max(map(abs, limits))))
+    return rounded(clamped(moved, *limits), dtype, operations=0, ceiling=max(map(abs, limits)))
 
 
 # --- sums -------------------------------------------------------------------------------------------------
@@ -296,16 +311,18 @@ def dot(x: Known, w: Matrix, terms: int) -> Known:
     value = apart(x.value, w.value) * w.unit
     growth = float(np.expm1(terms * ADDITION))
     error = across(x.error + growth * x.size, w.size) * w.unit + terms * 2 * TINY
+    # Additions towards zero follow the sign of what they add to, half of the result on the way.
+    drift = np.square(terms * UNIT * value)
     if x.is_exact and w.error is None:
         # All of the error is that of the sum: `terms` additions, each a share 1/terms of it.
-        return Known(value, error, np.square(error) / terms)
+        return Known(value, error, np.square(error) / terms + drift)
     # |x| |w| summed and squared is at most the depth times the sum of the squares.
     squares, of_sum = np.square(x.value), terms * ADDITION**2 * x.value.shape[-1]
     variance = across(x.variance + of_sum * squares, w.square) * w.unit**2
     if w.error is not None and w.variance is not None:
         error = error + across(x.size, w.error) * w.unit
         variance = variance + across(squares, w.variance) * w.unit**2
-    return Known(value, error, variance)
+    return Known(value, error, variance + drift)
 
 
 # --- functions and norms ----------------------------------------------------------------------------------

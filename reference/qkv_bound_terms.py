@@ -47,10 +47,6 @@ class Tokens:
         """All errors as those of single elements, for steps that are not linear."""
         return self.shared(Projected(self.y, self._turning(self.y.value), self.slope), self.y)
 
-    def reach(self) -> Array:
-        """Largest magnitudes of the kernel's elements."""
-        return self.settled.size
-
     def _turning(self, y: Array) -> Array:
         return y if self.fixed is None else y - self.fixed
 
@@ -91,8 +87,8 @@ class Projected(NamedTuple):
 
     def rounded(self, tokens: Tokens, dtype: str, operations: int = 1) -> Projected:
         """After float32 operations and a cast, of what the kernel's value may be with all its errors."""
-        reach = tokens.shared(self, self.own).size
-        return self._replace(own=rounded(self.own, dtype, operations, reach=reach))
+        whole = tokens.shared(self, self.own)
+        return self._replace(own=rounded(self.own, dtype, operations, whole=whole))
 
     def settled(self, tokens: Tokens) -> Known:
         """With all errors, as those of single elements."""

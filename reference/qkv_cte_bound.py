@@ -145,7 +145,7 @@ def _unit(config: Config, tokens: Tokens, mean: Known, operations: int) -> Token
     own = own._replace(error=own.error * (1 + ratio.error))
     shift = None if tokens.shift is None else scaled(tokens.shift, root)
     tokens = dataclasses.replace(tokens, y=own, ratio=ratio, shift=shift)
-    return dataclasses.replace(tokens, y=rounded(own, _tile(config), operations, reach=tokens.reach()))
+    return dataclasses.replace(tokens, y=rounded(own, _tile(config), operations, whole=tokens.settled))
 
 
 def _with_gamma(config: Config, inputs: Inputs, unit: Tokens) -> Tokens:
@@ -156,7 +156,7 @@ def _with_gamma(config: Config, inputs: Inputs, unit: Tokens) -> Tokens:
         y = off(y, UNIT * y.size + TINY)
         y = plus(y, exact(np.broadcast_to(beta, y.value.shape)))
     tokens = dataclasses.replace(unit, y=y, fixed=beta, slope=slope)
-    return dataclasses.replace(tokens, y=rounded(y, _tile(config), reach=tokens.reach()))
+    return dataclasses.replace(tokens, y=rounded(y, _tile(config), whole=tokens.settled))
 
 
 def _quantized(config: Config, inputs: Inputs, tokens: Tokens) -> Tokens:
@@ -164,7 +164,7 @@ def _quantized(config: Config, inputs: Inputs, tokens: Tokens) -> Tokens:
         inverse = 1 / np.float64(inputs["qkv_in_scale"][0, 0])
         return Tokens(quantised(tokens.settled, inverse, FP8, (-FP8_MAX, FP8_MAX)))
     if config.quantization == "MX":
-        rounding = mx_rounding(tokens.reach())
+        rounding = mx_rounding(tokens.settled.size)
         return dataclasses.replace(tokens, y=off(tokens.y, rounding, np.square(rounding) / 3))
     return tokens
 

@@ -95,7 +95,7 @@ def _rms(config: Config, inputs: Inputs, x: Known) -> Tokens:
     # The product with gamma is rounded to float32 before the root multiplies it.
     own = scaled(off(scaled(x, gamma), np.full_like(x.value, TINY)), root)
     tokens = Tokens(_grown(own, ratio), ratio)
-    return dataclasses.replace(tokens, y=rounded(tokens.y, config.dtype, operations=2, reach=tokens.reach()))
+    return dataclasses.replace(tokens, y=rounded(tokens.y, config.dtype, operations=2, whole=tokens.settled))
 
 
 def _layer_norm(config: Config, inputs: Inputs, x: Known) -> Tokens:
@@ -143,7 +143,7 @@ def _scaled(tokens: Tokens, factor: Array) -> Tokens:
 
 def _step(config: Config, tokens: Tokens) -> Tokens:
     """One float32 operation and one cast."""
-    return dataclasses.replace(tokens, y=rounded(tokens.y, config.dtype, reach=tokens.reach()))
+    return dataclasses.replace(tokens, y=rounded(tokens.y, config.dtype, whole=tokens.settled))
 
 
 # --- projection -------------------------------------------------------------------------------------------
