@@ -146,13 +146,18 @@ class Weights:
     #: The sink's term, and its worst case as a share of the sum.
     sink_term: Array
     sink: Array
-    #: False where a key is dropped; a weight of 0 may be one that is too small.
-    kept: Array
+    #: Score - top, -inf where dropped.
+    exponents: Array
     #: Whether the sum takes the rounded weights.
     summed_rounded: bool
     #: What a weight is rounded to: half a unit, relative, and half of the smallest number.
     relative: float
     least: float
+
+    @cached_property
+    def kept(self) -> Array:
+        """False where a key is dropped; a weight of 0 may be one that is too small."""
+        return np.asarray(self.exponents > -np.inf)
 
     @property
     def of_sum(self) -> Array:
@@ -190,20 +195,22 @@ def weights_of(
     if corrections or dtype == "float32":
         rounding += 4 * TINY
         rounding[raised == 0] = 0
-    peak = raised.max(axis=1, keepdims=True)
-    unit = np.where(peak < _FAINT, leading_power(np.where(peak > 0, peak, 1)), 1).astype(raised.dtype)
+    unit = np.ones_like(total, dtype=raised.dtype)
+    if sink is not None:
+        peak = raised.max(axis=1, keepdims=True)
+        unit = np.where(peak < _FAINT, leading_power(np.where(peak > 0, peak, 1)), 1).astype(raised.dtype)
     # What is likely is rounded where the weight truly is, not at its worst.
-    steps = half_step(dtype, raised)
-    scaled, moved = (raised, before) if (unit == 1).all() else (raised / unit, before / unit)
-    variance = np.square(steps if scaled is raised else steps / unit) / 3
+    parts = raised, before, half_step(dtype, raised)
+    scaled, moved, steps = parts if (unit == 1).all() else (part / unit for part in parts)
+    variance = np.square(steps, out=steps)
+    variance /= 3
     variance += np.square(moved) / errors.terms if errors.own is None else np.square(scaled) * _of_weight(errors.own)
     sink_term, of_sink = np.zeros_like(total), np.zeros_like(total)
     if sink is not None:
         sink_term = np.exp(sink)
         of_sink = sink_term / total * weight_error(np.zeros_like(total), np.abs(sink), corrections + 1)
-    kept = exponents > -np.inf
     return Weights(
-        raised, before, rounding, variance, unit, total, sink_term, of_sink, kept, summed_rounded, half_ulp(dtype),
+        raised, before, rounding, variance, unit, total, sink_term, of_sink, exponents, summed_rounded, half_ulp(dtype),
         underflow(dtype),
     )  # fmt: skip
 
