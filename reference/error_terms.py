@@ -73,17 +73,12 @@ FAR = 1e4
 #: No sum of independent roundings is as many deviations long: five for the tail of many elements, the rest for what
 #: the first order leaves out.
 FAR_OUT = 32.0
-#: Share of its size up to which the error of a tensor is small.
-_SMALL = 2.0**-5
 #: Passes through the array of float32 operands (U4).
 FLOAT32_PASSES = 4
 
 
 class Known(NamedTuple):
-    """A value and what a right kernel's may differ from it; arrays of one shape.
-
-    float64, or float32 of large tensors, whose value is then off by far less than the kernel's.
-    """
+    """A value and what a right kernel's may differ from it; float64 arrays of one shape."""
 
     value: Array
     #: Worst case, >= 0; infinite or NaN where nothing can be said.
@@ -178,44 +173,28 @@ def rounded(
         step = np.abs(to_float32(cast(x.value, dtype)) - x.value)
         return Known(x.value, np.where(np.isfinite(step), step, np.inf), np.square(step))
     whole = x if whole is None else whole
-    size = whole.size if math.isinf(ceiling) else np.fmin(whole.size, ceiling)
-    likely = _likely(whole, size, ceiling)
-    step = likely_step = np.zeros_like(size)
+    size, likely = (np.fmin(part, ceiling) for part in (whole.size, whole.likely_size))
+    error, variance = x.error, x.variance
     # Not without operations: 0 times infinity is NaN.
     if operations:
-        step = size * (operations * UNIT) + operations * TINY
-        likely_step = step if likely is size else likely * (operations * UNIT) + operations * TINY
-        size = size + step
-    variance = x.variance + np.square(likely_step)
-    # An operation has rounded to float32 already.
-    if dtype != "float32":
-        half = half_step(dtype, size)
-        likely_half = half if likely_step is step else half_step(dtype, likely)
-        step, variance = step + half, variance + np.square(likely_half) / 3
-    return Known(x.value, x.error + _unless_overflow(whole, dtype, size, step), variance)
-
-
-def _likely(whole: Known, size: Array, ceiling: float) -> Array:
-    """What is likely to be rounded: the size itself where errors are small beside it."""
-    if float(whole.error.sum()) <= _SMALL * float(size.sum()):
-        return size
-    return np.fmin(whole.likely_size, ceiling)
-
-
-def _unless_overflow(whole: Known, dtype: str, size: Array, step: Array) -> Array:
-    """The error of a rounding, infinite where an overflow is likely; the worst of many errors may where none does."""
+        size = size + (of_operations := operations * (UNIT * size + TINY))
+        error = error + of_operations
+        variance = variance + np.square(operations * (UNIT * likely + TINY))
+    # The operation has rounded to float32 already; what is left is overflow.
+    half = np.zeros(size.shape) if dtype == "float32" else half_step(dtype, size)
+    likely_half = half if dtype == "float32" else half_step(dtype, likely)
     beyond = ~(size < overflow(dtype))
-    if not beyond.any():
-        return step
-    far = np.fmin(size, np.abs(whole.value) + FAR_OUT * np.sqrt(whole.variance))
-    top = half_ulp(dtype) * float(leading_power(np.asarray(format_of(dtype).max_finite)))
-    held = np.where(far < overflow(dtype), size * UNIT + top, np.inf)
-    return np.where(beyond, held, step)
+    if beyond.any():
+        # The worst of many roundings may overflow where no likely one does.
+        far = np.abs(whole.value) + FAR_OUT * np.sqrt(whole.variance)
+        top = half_ulp(dtype) * leading_power(np.asarray(format_of(dtype).max_finite))
+        half = np.where(beyond, np.where(np.fmin(size, far) < overflow(dtype), top, np.inf), half)
+    return Known(x.value, error + half, variance + np.square(likely_half) / 3)
 
 
 def scaled(x: Known, factor: Any) -> Known:
     """Times an exact factor, not rounded."""
-    wide = np.asarray(factor, x.value.dtype)
+    wide = np.asarray(factor, np.float64)
     return Known(x.value * wide, x.error * np.abs(wide), x.variance * np.square(wide))
 
 

@@ -64,8 +64,7 @@ class Tokens:
         """`own` with the shared errors as they are in `where`."""
         for amplitude, direction in ((self.ratio, where.turning), (self.shift, where.slope)):
             if amplitude is not None and direction is not None:
-                error, variance = (x.astype(own.value.dtype) for x in (amplitude.error, amplitude.variance))
-                own = off(own, error * np.abs(direction), variance * np.square(direction))
+                own = off(own, amplitude.error * np.abs(direction), amplitude.variance * np.square(direction))
         return own
 
 
@@ -113,7 +112,6 @@ def hidden(config: Config, inputs: Inputs, dtype: str) -> Known:
 
 def shared_root(mean: Known, eps: float, eps_error: float = 0.0) -> tuple[Array, Known]:
     """1 / sqrt(mean + eps) [T, 1], and its relative error as an amplitude: worst case and variance."""
-    mean = each(mean, lambda x: x.astype(np.float64))
     root, worst = inverse_root(mean.value, mean.error, eps, eps_error)
     _, likely = inverse_root(mean.value, np.minimum(np.sqrt(mean.variance), mean.error), eps, eps_error)
     return root, Known(root, worst, np.square(likely))

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,6 @@ Inputs = Mapping[str, Any]
 
 #: Tokens worked on together: their rows stay in cache.
 _BLOCK = 128
-#: Elements of all tokens above which the companion is float32.
-_LARGE = 2**20
 #: Columns of one bn_stats instruction.
 _BN = 512
 
@@ -73,19 +72,13 @@ def errors(config: Config, inputs: Inputs) -> dict[str, Known]:
     with np.errstate(all="ignore"):
         residual, weight = hidden(config, inputs, _tile(config)), matrix(_weight(config, inputs))
         blocks = [slice(start, start + _BLOCK) for start in range(0, config.tokens, _BLOCK)]
-        real = np.float32 if residual.value.size >= _LARGE else np.float64
-        rows = [_block(config, inputs, _some(residual, at, real), weight, at) for at in blocks]
-        return _stored(config, inputs, each(joined(rows, axis=0), lambda x: x.astype(np.float64)))
+        rows = [_block(config, inputs, each(residual, itemgetter(at)), weight, at) for at in blocks]
+        return _stored(config, inputs, joined(rows, axis=0))
 
 
 def limits(config: Config, inputs: Inputs) -> dict[str, Array]:
     """The worst cases of `errors` alone."""
     return {name: known.error for name, known in errors(config, inputs).items()}
-
-
-def _some(x: Known, at: slice, real: type[Any]) -> Known:
-    """Some tokens, in float64 or float32."""
-    return each(x, lambda part: part[at].astype(real))
 
 
 def _block(config: Config, inputs: Inputs, x: Known, weight: Matrix, at: slice) -> Known:
