@@ -43,6 +43,7 @@ class Standing:
     sights    per case what the gates say, the revealing case first
     point     rounding point at which its trace first parts from the model's in that case, '' where it does not
     location  file:line of the instruction that wrote the first wrong value, or at which the machine stopped
+    explained whether both were looked for
     broken    why its trial says nothing: the patch makes no kernel, or the right kernel fails as well
     """
 
@@ -50,6 +51,7 @@ class Standing:
     sights: tuple[Sight, ...] = ()
     point: str = ""
     location: str = ""
+    explained: bool = False
     broken: str = ""
 
     @property
@@ -99,6 +101,8 @@ class Standing:
         if self.broken:
             return (self.broken,)
         found = [] if self.killed else ["the embedded machine does not show it"]
+        if self.explained and self.point != self.mutant.point:
+            found.append(f"parts from the model at {self.point or 'no point'}, its record says {self.mutant.point!r}")
         if self.on_hardware and self.mutant.unseen:
             found.append("listed as unseen by hardware, and seen")
         if not self.on_hardware and not self.mutant.unseen:
@@ -161,7 +165,7 @@ def _stand(mutant: Mutant, explain: bool) -> Standing:
         point, location = _explained(faulty, mutant, sights[0]) if explain else ("", "")
     finally:
         forget(mutant)
-    return Standing(mutant, tuple(sights), point, location)
+    return Standing(mutant, tuple(sights), point, location, explain)
 
 
 def cases(mutant: Mutant, subject: Subject) -> list[Case]:

@@ -184,9 +184,19 @@ def _heavy_tailed(stream: Stream, shape: tuple[int, ...], target: Format) -> Arr
     coin = stream.words(math.prod(shape)).reshape(shape) & np.uint64(0xFF) | np.uint64(0x100)
     # The lowest set bit of a word of coin flips is 2^k with the chance 2^-(k+1).
     doubling = (coin & (~coin + np.uint64(1))).astype(np.float32)
+    return kept_inside(stream.normal(shape) * doubling, target)
+
+
+def kept_inside(values: Array, target: Format) -> Array:
+    """No magnitude above half of the format's largest number, as lane `heavy_tailed` has it; NaN stays."""
     limit = np.float32(target.max_finite / 2)
-    values: Array = np.clip(stream.normal(shape) * doubling, -limit, limit)
-    return values
+    kept: Array = np.clip(values, -limit, limit)
+    return kept
+
+
+def before_rounding(lane: str, values: Array, dtype: object) -> Array:
+    """Float32 values as a lane draws them for `dtype`, before it rounds them; `values` are drawn for float32."""
+    return kept_inside(values, format_of(dtype)) if lane == "heavy_tailed" else values
 
 
 def _not_heavy(values: Array, target: Format) -> str:

@@ -11,6 +11,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conformance import lanes
 from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
 from conformance.pairwise import flags, some
@@ -210,7 +211,7 @@ def _truth_of(config: Config, inputs: Arrays) -> Arrays:
 def unrounded(config: Config, lane: str, seed: int) -> Arrays:
     """The caches as they are drawn, before the one rounding into their dtype; in FP8 that of K times k_scale."""
     found = build(dataclasses.replace(config, kv_dtype="float32"), lane, seed)
-    return {name: found[name] for name in ("K_cache", "V_cache")}
+    return {name: lanes.before_rounding(lane, found[name], config.kv_dtype) for name in ("K_cache", "V_cache")}
 
 
 def model(

@@ -11,6 +11,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conformance import lanes
 from conformance.bounds import Bound
 from conformance.cases._attention_tkg_inputs import build, fits
 from conformance.pairwise import Flag, flags, some
@@ -229,7 +230,12 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
 def unrounded(config: Config, lane: str, seed: int) -> Arrays:
     """Keys and values as they are drawn, before the one rounding into the dtypes of caches and new tokens."""
     found = build(dataclasses.replace(config, kv_dtype="float32", active_dtype="float32"), lane, seed)
-    return {name: found[name] for name in ("k_prior", "v_prior", "k_active", "v_active")}
+    dtypes = {"prior": config.kv_dtype, "active": config.active_dtype}
+    return {
+        f"{name}_{part}": lanes.before_rounding(lane, found[f"{name}_{part}"], dtype)
+        for part, dtype in dtypes.items()
+        for name in ("k", "v")
+    }
 
 
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:

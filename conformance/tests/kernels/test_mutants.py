@@ -1,7 +1,6 @@
 """Every mutant dies on the case that reveals it, and its trace parts from the model's where its record says.
 
-Reproduce one: `nki-oracle explain KERNEL --case CASE --kernel ...` with the implementation that
-`conformance.mutants.implementation` names.
+Reproduce one: `nki-oracle mutants --id ID`.
 """
 
 from __future__ import annotations
