@@ -1,4 +1,4 @@
-"""Claim: every command that the page on trn2 instances tells a stranger to type is one that there is."""
+"""Claim: every command that README and the page on trn2 instances tell a stranger to type is one that there is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from conformance.backends.settings import device_settings
 from conformance.results import STATUSES
 from tools.cli import app
 
-PAGE = (Path(__file__).parents[3] / "TRN2.md").read_text()
-#: Indented lines of the page, and what a step of the CI recipe runs.
-COMMANDS = sorted(set(re.findall(r"(?:^    |&& )(nki-oracle [^#\n&]*)", PAGE, re.MULTILINE)))
+ROOT = Path(__file__).parents[3]
+README, PAGE = ((ROOT / name).read_text() for name in ("README.md", "TRN2.md"))
+#: Indented lines, and what a step of the CI recipe runs.
+COMMANDS = sorted(set(re.findall(r"(?:^    |&& |; )(nki-oracle [^#\n&;]*)", README + PAGE, re.MULTILINE)))
 GROUP = typer.main.get_command(app)
 
 
@@ -28,7 +29,7 @@ def test_the_page_tells_commands_and_options_that_there_are(line: str) -> None:
 
 
 def test_the_page_explains_every_status() -> None:
-    table = PAGE.partition("## What a case can come to")[2].partition("## In CI")[0]
+    table = PAGE.partition("## What a case can come to")[2]
     told = set(re.findall(r"^\| ([a-z]+(?:-[a-z]+)?) \|", table, re.MULTILINE)) - {"status"}
     # 'waived' is a verdict on any of the others.
     assert told == set(STATUSES) - {"waived"}
@@ -44,5 +45,12 @@ def test_the_bounds_of_the_page_shut_the_placeholders_out() -> None:
     assert '"neuronx-cc==2.*" "nki>=0.3"' in PAGE
 
 
-def test_the_page_names_no_package_index() -> None:
-    assert re.findall(r"https?://|repos\.|pypi", PAGE) == []
+def test_the_recipe_for_a_runner_looks_for_the_device_checks_and_reports() -> None:
+    recipe = README.partition("    name: trn2\n")[2].partition("\n\n")[0]
+    steps = re.findall(r"run: (.*)", recipe)
+    assert [re.findall(r"nki-oracle (\w+)", step) for step in steps] == [["doctor"], ["check"], ["report"]]
+    assert all(step.startswith(". .venv/bin/activate && ") for step in steps)
+
+
+def test_neither_page_names_a_package_index() -> None:
+    assert re.findall(r"https?://|repos\.|pypi", README + PAGE) == []
