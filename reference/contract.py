@@ -180,7 +180,7 @@ class Contract(Generic[C]):
         return first_refusal(self.kernel, self.rules, config)
 
     def validate(self, config: C) -> None:
-        """Raises KernelArgumentError for the first violated rule."""
+        """Raises KernelArgumentError for the first rule that `config` violates."""
         raise_refusal(self.refusal(config))
 
     def rule(self, id: str) -> Rule[C]:

@@ -533,15 +533,7 @@ CONTRACT: Contract[Config] = Contract(
     defects=_DEFECTS,
 )
 
-
-def refusal(config: Config) -> Refusal | None:
-    """The first rule that `config` violates, None when it is legal."""
-    return CONTRACT.refusal(config)
-
-
-def validate(config: Config) -> None:
-    """Raises KernelArgumentError when `config` is not legal."""
-    CONTRACT.validate(config)
+refusal, validate = CONTRACT.refusal, CONTRACT.validate
 
 
 def call_refusal(call: Call) -> Refusal | None:
