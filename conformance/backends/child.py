@@ -77,6 +77,8 @@ class ChildBackend:
         """Named outputs. Where there are none: KernelArgumentError, or an error of conformance/backends/errors.py."""
         if complaint := self._place.fits(call):
             raise Unfit(complaint)
+        # Cores that do not suit this launch are no verdict of the preflight, which is kept.
+        self._place.settings(call)
         if self._place.preflight:
             self._fly_once(call.lnc)
         return self._ask(call)

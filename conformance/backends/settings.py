@@ -31,12 +31,18 @@ Settings = tuple[Setting, ...]
 TARGET = "NEURON_PLATFORM_TARGET_OVERRIDE"
 CORES = "NEURON_LOGICAL_NC_CONFIG"
 ROUNDING = "NEURON_RT_STOCHASTIC_ROUNDING_EN"
-#: Either of these says which physical cores a process takes; without one it takes all of them.
-_SHARES = ("NEURON_RT_VISIBLE_CORES", "NEURON_RT_NUM_CORES")
+VISIBLE = "NEURON_RT_VISIBLE_CORES"
+NUMBER = "NEURON_RT_NUM_CORES"
+#: Either of these says which cores a process takes, in logical ones; without one it takes all of them.
+_SHARES = (VISIBLE, NUMBER)
+#: Ids of the physical cores that a cluster lent to this process for one task ("2,3"); goes before the shares.
+LENT = "NKI_ORACLE_LENT_CORES"
 
 
 def device_settings(chip: str, lnc: int, inherited: Mapping[str, str]) -> Settings:
-    """For launches on `lnc` physical cores of a chip ("trn2"). A share of cores set by the caller is kept."""
+    """For launches on `lnc` physical cores of a chip ("trn2"). A share of cores set by the caller is kept, and stated:
+    a child that was started with another one must not be taken for it. SettingsError for lent cores that make up no
+    logical core."""
     stated = (
         Setting(TARGET, chip, "compile for the chip that runs it"),
         Setting(CORES, str(lnc), "a logical core has as many physical ones as the kernel is launched on"),
@@ -44,9 +50,35 @@ def device_settings(chip: str, lnc: int, inherited: Mapping[str, str]) -> Settin
         Setting("NKI_SIMULATOR", None, "else the official package answers from its simulator"),
         Setting("XLA_USE_BF16", None, "frameworks turn stochastic rounding on with it"),
     )
-    if any(inherited.get(name) for name in _SHARES):
-        return stated
-    return (*stated, Setting("NEURON_RT_NUM_CORES", "1", "one logical core, so that others can run beside"))
+    return (*stated, *_share(lnc, inherited))
+
+
+def _share(lnc: int, inherited: Mapping[str, str]) -> Settings:
+    if lent := inherited.get(LENT):
+        return (
+            Setting(VISIBLE, str(logical_core(lent, lnc)), f"of the physical cores {lent}, which the cluster lent"),
+            Setting(NUMBER, None, "the cores are named"),
+        )
+    kept = tuple(
+        Setting(name, inherited[name], "the share of cores that this process was given")
+        for name in _SHARES
+        if inherited.get(name)
+    )
+    return kept or (Setting(NUMBER, "1", "one logical core, so that others can run beside"),)
+
+
+def logical_core(lent: str, lnc: int) -> int:
+    """The first logical core of `lnc` physical ones that lies within the physical cores `lent` ("2,3").
+
+    Logical core i is taken for physical i * lnc and those behind it: documents say that the runtime handles a group
+    of cores as one, and show eight cores as four; how it numbers them, and that VISIBLE counts in groups, is written
+    nowhere. SettingsError where there is none.
+    """
+    cores = {int(one) for one in lent.split(",")}
+    for first in sorted(cores):
+        if first % lnc == 0 and cores.issuperset(range(first, first + lnc)):
+            return first // lnc
+    raise SettingsError(f"of the physical cores {lent}, which the cluster lent, no {lnc} make up a logical core")
 
 
 def simulator_settings(call: Call) -> Settings:

@@ -13,6 +13,7 @@ import pytest
 
 from conformance import backends
 from conformance.backends import device, official, settings
+from conformance.backends.errors import SettingsError
 from conformance.backends.outputs import OutputError, fresh_arguments, named_outputs
 from conformance.subject import Call
 from reference import dropin
@@ -190,6 +191,33 @@ def test_a_process_takes_one_core_unless_it_was_given_a_share() -> None:
         "NEURON_LOGICAL_NC_CONFIG": "2",
         "NEURON_RT_STOCHASTIC_ROUNDING_EN": "0",
     }
+
+
+def test_another_share_of_cores_is_another_setting() -> None:
+    """By which a child that holds the cores of an earlier task is told from one that may be kept."""
+    one, same, other = (
+        settings.device_settings("trn2", 2, {"NEURON_RT_VISIBLE_CORES": cores}) for cores in ("3", "3", "1")
+    )
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("lent", "lnc", "core"), [("0,1", 1, "0"), ("0,1", 2, "0"), ("6,7", 1, "6"), ("7,6", 2, "3"), ("1,2,3", 2, "1")]
+)
+def test_physical_cores_that_a_cluster_lends_become_one_logical_core(lent: str, lnc: int, core: str) -> None:
+    # What Ray itself sets counts physical cores, and must not reach a runtime that counts in groups.
+    inherited = {settings.LENT: lent, "NEURON_RT_VISIBLE_CORES": lent, "NEURON_RT_NUM_CORES": "2"}
+    found = settings.environment(settings.device_settings("trn2", lnc, inherited), inherited)
+    assert found["NEURON_RT_VISIBLE_CORES"] == core
+    assert "NEURON_RT_NUM_CORES" not in found
+
+
+@pytest.mark.parametrize("lent", ["1,2", "3"])
+def test_lent_cores_of_two_groups_are_no_logical_core(lent: str) -> None:
+    with pytest.raises(SettingsError, match=f"of the physical cores {lent}, .* no 2 make up a logical core"):
+        settings.device_settings("trn2", 2, {settings.LENT: lent})
+    assert settings.device_settings("trn2", 1, {settings.LENT: lent})
 
 
 def test_what_departs_from_the_statement_is_told_with_the_reason() -> None:

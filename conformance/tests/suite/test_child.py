@@ -24,7 +24,7 @@ from conformance.backends import device, is_hardware
 from conformance.backends.child import ChildBackend, Place
 from conformance.backends.errors import BY_STATUS, Crashed, Died, SettingsError, TimedOut, Unfit
 from conformance.backends.preflight import preflight_call
-from conformance.backends.settings import ROUNDING
+from conformance.backends.settings import LENT, ROUNDING
 from conformance.backends.wire import CannotTravel
 from conformance.registry import kernel
 from conformance.results import STATUSES, CaseResult
@@ -242,6 +242,29 @@ def test_the_number_of_cores_is_set_before_the_runtime_starts(
     assert [_run(backend, case, PROJECTION).status for case in (two, two, one, two)] == ["passed"] * 4
     assert [variables["NEURON_LOGICAL_NC_CONFIG"] for variables in starts] == ["2", "1", "2"]
     assert {variables[ROUNDING] for variables in starts} == {"0"}
+
+
+def test_a_child_that_holds_other_cores_is_not_kept(
+    backend: ChildBackend, starts: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of a cluster is lent other cores with every task, and the runtime takes its cores when it starts."""
+    for cores in ("4", "4", "2"):
+        monkeypatch.setenv("NEURON_RT_VISIBLE_CORES", cores)
+        assert _run(backend).passed
+    monkeypatch.setenv(LENT, "6,7")
+    assert _run(backend).passed
+    assert [variables["NEURON_RT_VISIBLE_CORES"] for variables in starts] == ["4", "2", "6"]
+
+
+def test_cores_that_suit_no_launch_are_told_and_spoil_no_later_one(
+    backend: ChildBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = PROJECTION.case("plain")
+    monkeypatch.setenv(LENT, "1,2")
+    told = _run(backend, two, PROJECTION)
+    assert (told.status, "no 2 make up a logical core" in told.error) == ("crashed", True)
+    monkeypatch.setenv(LENT, "2,3")
+    assert _run(backend, two, PROJECTION).passed
 
 
 def test_the_stand_in_refuses_a_kernel_for_another_number_of_cores(backend: ChildBackend, stage: Stage) -> None:
