@@ -260,10 +260,11 @@ def attend_slices(call, slices):
         call.block_tables, part.row // call.heads, 0, tail_entries(call.segment, size), call.cache.allocator
     )
     attend_active(call, states, table, part)
-    # dynamic_range, though deprecated since 0.6: fori_loop hands its body the index alone, so the body would have to be
-    # a closure, which kernels do not have.
-    for _ in nl.dynamic_range(0, schedule.partial_trips):
+
+    def partial(trip):
         attend_partial(call, states, table)
+
+    nl.fori_loop(0, schedule.partial_trips, partial)
     attend_full_segments(call, states, table)
     if part.first > 0 and call.offset == None:
         attend_extra(call, states, table, part)
@@ -338,7 +339,8 @@ def attend_full_segments(call, states, table):
     # Written in every trip, so each pass over rows has its own.
     entry = affine(schedule.num_full, step, -step)
     start = affine(schedule.partial_start, 1, -call.segment)
-    for _ in nl.dynamic_range(0, schedule.full_trips):
+
+    def full(trip):
         attend_full(call, states, table, entry, start)
         nisa.tensor_scalar(
             dst=entry, data=entry, op0=nl.subtract, operand0=float(step), engine=nisa.vector_engine
@@ -346,6 +348,8 @@ def attend_full_segments(call, states, table):
         nisa.tensor_scalar(
             dst=start, data=start, op0=nl.subtract, operand0=float(call.segment), engine=nisa.vector_engine
         )
+
+    nl.fori_loop(0, schedule.full_trips, full)
 
 
 def attend_full(call, states, table, entry, start):

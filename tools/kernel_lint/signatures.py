@@ -14,6 +14,9 @@ from tools.kernel_lint.subset import Construct
 #: Modules whose names and signatures are checked.
 API = ("nki", "nki.isa", "nki.language", "nki.collectives", "nki.isa.constants", "nki.typing", "nki.dtype")
 
+#: What the newest version read about no longer has, and what to write instead.
+REMOVED = {"nki.language.dynamic_range": ("removed in NKI 0.7", "hand the body to nl.fori_loop")}
+
 
 def check_calls(module: Module, node: ast.AST) -> Iterator[Construct]:
     """Unknown API names and calls that do not bind, inside one definition."""
@@ -50,6 +53,9 @@ def _unknown_name(module: Module, node: ast.Attribute) -> Iterator[Construct]:
     found = _api_object(module, node)
     if found is not None and found[1] is _Missing:
         yield Construct(node.lineno, f"{found[0]} is not in the API", "see nki/api_names.txt for the names")
+    elif found is not None and found[0] in REMOVED:
+        why, remedy = REMOVED[found[0]]
+        yield Construct(node.lineno, f"{found[0]}, {why}", remedy)
 
 
 def _bad_call(module: Module, node: ast.Call) -> Iterator[Construct]:

@@ -40,10 +40,14 @@ REFUSED: MappingProxyType[type[ast.AST], tuple[str, str]] = MappingProxyType(
         ast.Is: ("is", "use =="),
         ast.IsNot: ("is not", "use !="),
         ast.MatMult: ("@", "use nisa.nc_matmul"),
-        ast.FunctionDef: ("function inside a function", "define it at top level"),
+        ast.FunctionDef: ("function inside a function", "define it at top level, except the body of nl.fori_loop"),
         ast.ClassDef: ("class inside a function", "define it at top level"),
     }
 )
+
+#: Loops of the device, and where among the arguments their body stands: the one function that may be defined inside
+#: another (the examples of both in the API reference, 0.6).
+LOOPS = MappingProxyType({"fori_loop": 2, "while_loop": 1})
 
 #: What a class may derive from, and the decorators a reached function or class may carry.
 CLASS_BASES = ("NKIObject", "Enum", "NamedTuple")
@@ -63,8 +67,9 @@ def check_function(node: ast.FunctionDef) -> Iterator[Construct]:
     """Everything in one function that the front end refuses."""
     yield from _signature(node)
     yield from _decorators(node.decorator_list)
+    bodies = _loop_bodies(node)
     for statement in node.body:
-        yield from _statements(statement)
+        yield from _statements(statement, bodies)
 
 
 def check_class(node: ast.ClassDef) -> Iterator[Construct]:
@@ -107,8 +112,30 @@ def _decorators(decorators: list[ast.expr]) -> Iterator[Construct]:
             yield Construct(decorator.lineno, f"decorator {ast.unparse(decorator)}", "call a plain function")
 
 
-def _statements(root: ast.AST) -> Iterator[Construct]:
+def _loop_bodies(root: ast.FunctionDef) -> frozenset[ast.FunctionDef]:
+    """Functions inside `root` of one parameter that are handed to a loop of the device, and used for nothing else."""
+    handed = {id(body) for node in ast.walk(root) if isinstance(node, ast.Call) for body in _bodies(node)}
+    uses: dict[str, list[bool]] = {}
     for node in ast.walk(root):
+        if isinstance(node, ast.Name):
+            uses.setdefault(node.id, []).append(id(node) in handed)
+    inner = (node for node in ast.walk(root) if isinstance(node, ast.FunctionDef) and node is not root)
+    return frozenset(node for node in inner if all(uses.get(node.name, [False])) and len(node.args.args) == 1)
+
+
+def _bodies(call: ast.Call) -> list[ast.expr]:
+    place = LOOPS.get(_last_name(call.func))
+    if place is None:
+        return []
+    return [*call.args[place : place + 1], *(one.value for one in call.keywords if one.arg == "body_fun")]
+
+
+def _statements(root: ast.AST, bodies: frozenset[ast.FunctionDef]) -> Iterator[Construct]:
+    for node in ast.walk(root):
+        if isinstance(node, ast.FunctionDef) and node in bodies:
+            yield from _signature(node)
+            yield from _decorators(node.decorator_list)
+            continue
         found = REFUSED.get(type(node))
         # Operators are reported at the expression that holds them: they carry no line of their own.
         if found is not None and not isinstance(node, (ast.cmpop, ast.operator)):

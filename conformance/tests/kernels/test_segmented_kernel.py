@@ -32,7 +32,7 @@ from kernels.modular_allocator import ModularAllocator
 from kernels.segment_schedule import core_slices, passes
 from reference.contracts.attention_segmented_cte import Config
 
-pytestmark = [pytest.mark.sim, pytest.mark.filterwarnings("ignore:nl.dynamic_range")]
+pytestmark = pytest.mark.sim
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]

@@ -38,7 +38,7 @@ def static_range(start: int, stop: int | None = None, step: int = 1) -> range:
 def dynamic_range(start: Any, stop: Any = None, step: int = 1) -> Iterator[VirtualRegister]:
     """A run-time loop: bounds are ints or registers, read once; each iteration gets a frozen register.
 
-    Deprecated since 0.6 in favour of `fori_loop`. `step` must be a positive int.
+    Deprecated since 0.6 in favour of `fori_loop`, and gone in 0.7. `step` must be a positive int.
     """
     warnings.warn("nl.dynamic_range is deprecated; use nl.fori_loop", DeprecationWarning, stacklevel=2)
     lower, upper = (0, start) if stop is None else (start, stop)
