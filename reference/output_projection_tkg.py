@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.contract import raise_refusal
 from reference.contracts.output_projection_tkg import (
     BANK,
     FP8,
     FP8_MAX,
     PARTITIONS,
-    Call,
     Config,
-    validate_call,
+    inputs_refusal,
 )
 from reference.numerics import DEFAULT, NumericsProfile
 from reference.numerics.alu import BINARY, UNARY
@@ -123,18 +123,7 @@ def model(
 
 def _require(config: Config, inputs: Inputs) -> None:
     """Refuses what the contract refuses, and inputs that are not those of the config."""
-    found = validate_call(
-        Call(
-            **inputs,
-            TRANSPOSE_OUT=config.transpose_out,
-            OUT_IN_SB=config.out_in_sb,
-            quantization_type=config.quantization,
-            attention_in_sb=config.attention_in_sb,
-            lnc=config.lnc,
-        )
-    )
-    if found != config:
-        raise ValueError(f"inputs are those of {found}, not of {config}")
+    raise_refusal(inputs_refusal(config, inputs))
 
 
 # --- the attention operand --------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ with fused_residual_add also "fused_hidden" [B, S, H], the sum before the norm.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
 from reference import qkv_cte, qkv_tkg
-from reference.contracts.qkv import Config, call_of, mode, validate_call
+from reference.contract import raise_refusal
+from reference.contracts.qkv import Config, inputs_refusal, mode
 from reference.numerics import DEFAULT, NumericsProfile
 from reference.qkv_truth import truth_of
 from reference.recorder import NO_RECORD, Recorder
@@ -58,9 +58,4 @@ def model(
 
 def require(config: Config, inputs: Inputs) -> None:
     """Refuses what the contract refuses, and inputs that are not those of the config."""
-    found = validate_call(call_of(config, inputs))
-    if config.quantization not in ("STATIC", "ROW"):
-        # No argument tells the rows of scales that are not there.
-        found = dataclasses.replace(found, scale_rows=config.scale_rows)
-    if found != config:
-        raise ValueError(f"inputs are those of {found}, not of {config}")
+    raise_refusal(inputs_refusal(config, inputs))

@@ -12,6 +12,7 @@ kernel. "PE" is the tensor engine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from reference.contract import (
     first_refusal,
     raise_refusal,
 )
-from reference.contracts.tensor_call import dtype_name
+from reference.contracts.tensor_call import dtype_name, other_config
 
 KERNEL = "output_projection_tkg"
 
@@ -322,6 +323,18 @@ class Call:
         )  # fmt: skip
 
 
+def call_of(config: Config, tensors: Mapping[str, Any]) -> Call:
+    """The call that `config` describes with these tensors, by argument name; the inverse of `Call.config`.
+
+    An option that stands among the tensors comes before what `config` says of it.
+    """
+    options: dict[str, Any] = {
+        "TRANSPOSE_OUT": config.transpose_out, "OUT_IN_SB": config.out_in_sb,
+        "quantization_type": config.quantization, "attention_in_sb": config.attention_in_sb, "lnc": config.lnc,
+    }  # fmt: skip
+    return Call(**options | dict(tensors))
+
+
 def _shape(tensor: Any) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.shape)
 
@@ -539,6 +552,12 @@ refusal, validate = CONTRACT.refusal, CONTRACT.validate
 def call_refusal(call: Call) -> Refusal | None:
     """The first rule, about the arguments or about the Config they make, that a call violates."""
     return first_refusal(KERNEL, CALL_RULES, call) or refusal(call.config())
+
+
+def inputs_refusal(config: Config, tensors: Mapping[str, Any]) -> Refusal | None:
+    """The first rule that the call which `config` describes with these tensors violates, or that they tell another."""
+    call = call_of(config, tensors)
+    return call_refusal(call) or other_config(KERNEL, call.config(), config)
 
 
 def validate_call(call: Call) -> Config:

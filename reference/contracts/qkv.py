@@ -7,6 +7,10 @@ Names, argument order and limits follow the published API page of release 2.28, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from reference.contract import Contract, Refusal, RoundingPoint, first_refusal, raise_refusal
 from reference.contracts.qkv_arguments import ARGUMENTS, RESULTS
 from reference.contracts.qkv_call import CALL_RULES, Call, call_of
@@ -15,6 +19,7 @@ from reference.contracts.qkv_cte_points import POINTS as CTE_POINTS
 from reference.contracts.qkv_history import DECISIONS, DEFECTS
 from reference.contracts.qkv_rules import RULES
 from reference.contracts.qkv_tkg_points import POINTS as TKG_POINTS
+from reference.contracts.tensor_call import other_config
 
 __all__ = [
     "CALL_RULES",
@@ -23,6 +28,7 @@ __all__ = [
     "Config",
     "call_of",
     "call_refusal",
+    "inputs_refusal",
     "mode",
     "refusal",
     "validate",
@@ -75,6 +81,19 @@ refusal, validate = CONTRACT.refusal, CONTRACT.validate
 def call_refusal(call: Call) -> Refusal | None:
     """The first rule, about the arguments or about the Config they make, that a call violates."""
     return first_refusal(KERNEL, CALL_RULES, call) or refusal(call.config())
+
+
+def inputs_refusal(config: Config, tensors: Mapping[str, Any]) -> Refusal | None:
+    """The first rule that the call which `config` describes with these tensors violates, or that they tell another."""
+    call = call_of(config, tensors)
+    found = call_refusal(call)
+    if found is not None:
+        return found
+    told = call.config()
+    if config.quantization not in ("STATIC", "ROW"):
+        # No argument tells the rows of scales that are not there.
+        told = replace(told, scale_rows=config.scale_rows)
+    return other_config(KERNEL, told, config)
 
 
 def validate_call(call: Call) -> Config:

@@ -127,21 +127,24 @@ class Call:
 
 
 def call_of(config: Config, tensors: Mapping[str, Any]) -> Call:
-    """The call that `config` describes with these tensors, by argument name; the inverse of `Call.config`."""
+    """The call that `config` describes with these tensors, by argument name; the inverse of `Call.config`.
+
+    An option that stands among the tensors comes before what `config` says of it.
+    """
     has_cache = config.kv_cache != "NONE"
-    return Call(
-        **tensors,
-        output_layout=config.output_layout, quantization_type=config.quantization,
-        fused_residual_add=config.fused_residual_add, fused_norm_type=config.norm, norm_eps=config.norm_eps,
-        hidden_actual=config.hidden_actual, fused_rope=config.fused_rope,
-        d_head=config.d_head, num_q_heads=config.num_q_heads, num_kv_heads=config.num_kv_heads,
-        fp8_max=config.fp8_max, fp8_min=config.fp8_min, kv_dtype=config.kv_dtype if has_cache else None,
-        use_block_kv=config.kv_cache == "BLOCK", block_size=config.block_size,
-        store_output_in_sbuf=config.store_output_in_sbuf, sbm=config.sbm,
-        use_auto_allocation=config.use_auto_allocation,
-        load_input_with_DMA_transpose=config.load_input_with_DMA_transpose,
-        is_input_swizzled=config.is_input_swizzled, lnc=config.lnc, generation=config.generation,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "output_layout": config.output_layout, "quantization_type": config.quantization,
+        "fused_residual_add": config.fused_residual_add, "fused_norm_type": config.norm, "norm_eps": config.norm_eps,
+        "hidden_actual": config.hidden_actual, "fused_rope": config.fused_rope,
+        "d_head": config.d_head, "num_q_heads": config.num_q_heads, "num_kv_heads": config.num_kv_heads,
+        "fp8_max": config.fp8_max, "fp8_min": config.fp8_min, "kv_dtype": config.kv_dtype if has_cache else None,
+        "use_block_kv": config.kv_cache == "BLOCK", "block_size": config.block_size,
+        "store_output_in_sbuf": config.store_output_in_sbuf, "sbm": config.sbm,
+        "use_auto_allocation": config.use_auto_allocation,
+        "load_input_with_DMA_transpose": config.load_input_with_DMA_transpose,
+        "is_input_swizzled": config.is_input_swizzled, "lnc": config.lnc, "generation": config.generation,
+    }  # fmt: skip
+    return Call(**options | dict(tensors))
 
 
 def _name(option: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.contract import Rule
+from reference.contract import Refusal, Rule
 from reference.numerics.formats import format_of
 
 C = TypeVar("C")
@@ -74,6 +74,17 @@ def dtype_name(tensor: Any) -> str:
         return format_of(tensor.dtype).name
     except ValueError:
         return str(tensor.dtype)
+
+
+def other_config(kernel: str, found: C, config: C) -> Refusal | None:
+    """For kernels whose tensors tell their Config: the refusal of tensors that tell another than `config`."""
+    if found == config:
+        return None
+    told = {name: value for name, value in vars(found).items() if value != vars(config)[name]}
+    asked = {name: vars(config)[name] for name in told}
+    shapes = next(rule for rule in TENSOR_RULES if rule.id == "tensor_shapes")
+    got = f"inputs are those of {told}, not of {asked}"
+    return Refusal(kernel, shapes.id, shapes.argument, shapes.condition, got, shapes.remedy)
 
 
 #: Tried after the rules about the Config, before those about values.
