@@ -149,15 +149,18 @@ def run(
 ) -> int:
     """Does what the run does not have yet, and appends each result as it comes; number of results added.
 
+    What is to be there in the end is written down first, and last that it is.
     A task whose every attempt lost its worker becomes a result of status 'died'. A row of that status, or of one
     that timed out, says nothing of the numbers: the next call tries again, and both rows stay.
     """
+    ledger.plan(run_id, (task.key for task in tasks))
     tried = Counter(row.key._replace(repetition=0) for row in ledger.rows(run_id))
     added = 0
     for task, found in workers.results(left(tasks, ledger, run_id)):
         result = found if isinstance(found, CaseResult) else task.result(error=_one_line(found))
         added += ledger.add(run_id, Row.of(result, task.kind, tried[task.key]))
         advance(result)
+    ledger.end(run_id)
     return added
 
 

@@ -14,6 +14,8 @@ compared.
 
 Beside the class, a grade that fell is told even where the bits are the same: the model under it may have moved.
 
+A run that was broken off says nothing of the cases it did not come to, so a side that is not whole fails the drift.
+
 What has no outputs on the new side although it ran before is out, with what happened; what is not deterministic all
 at once is out too. A case or an output that only one side has is new or gone. Cases are the same where kernel, lane,
 seed, task and all fields of the config that both sides know are equal; a field that only one version knows is a fact
@@ -121,7 +123,7 @@ class Pair:
 @dataclass(frozen=True)
 class Drift:
     """The difference of two sides. `moved` is in the order in which to read it; `same` counts outputs that kept
-    their bits, `silent` cases that gave no outputs on either side."""
+    their bits, `silent` cases that gave no outputs on either side; `lacking` names sides that are not whole."""
 
     old: str
     new: str
@@ -129,6 +131,7 @@ class Drift:
     moved: tuple[Moved, ...]
     same: int
     silent: int
+    lacking: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -138,8 +141,8 @@ class Drift:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is out and no grade fell below what is required."""
-        return not any(one.fails for one in self.moved)
+        """Whether both sides are whole, nothing is out and no grade fell below what is required."""
+        return not self.lacking and not any(one.fails for one in self.moved)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -150,6 +153,7 @@ class Drift:
             "differs": [dict(zip(("what", "old", "new"), row, strict=True)) for row in self.differs],
             "counts": self.counts,
             "silent": self.silent,
+            "lacking": list(self.lacking),
             "changes": [one.to_dict() for one in self.moved],
         }
 
@@ -407,6 +411,7 @@ def gathered(old: Side, new: Side, pairs: Iterable[Pair], rows: Iterable[Sequenc
         moved=tuple(sorted(told, key=_rank)),
         same=sum(_same_outputs(*pair) for pair in both),
         silent=sum(not (one.outputs or other.outputs) for one, other in both),
+        lacking=tuple(f"{side.label}: {side.lacking}" for side in (old, new) if side.lacking),
     )
 
 

@@ -66,13 +66,14 @@ class Side:
     """A name for people, what is known of how the records came about, and the records.
 
     `facts` are versions, backend and the answers of the profile. `has_kernels` is False for goldens, which hold what
-    models said.
+    models said. `lacking` says how far a run came that did not come to its end.
     """
 
     label: str
     facts: dict[str, str]
     records: tuple[Record, ...]
     has_kernels: bool = True
+    lacking: str = ""
 
 
 # ------------------------------------------------------------------------------------------- ledgers
@@ -84,7 +85,8 @@ def side_of_run(ledger: Ledger, name: str = "") -> Side:
     # A case that was tried again counts as it came out last.
     last = {(*row.key[:5], row.result.case): row for row in ledger.rows(run.id)}
     records = tuple(_of_row(row) for row in last.values())
-    return Side(f"{ledger.path}@{run.id}", _facts(run, records_of=last.values()), records)
+    lacking = ledger.progress(run.id).lacking
+    return Side(f"{ledger.path}@{run.id}", _facts(run, records_of=last.values()), records, lacking=lacking)
 
 
 def _facts(run: Run, records_of: Iterable[Row]) -> dict[str, str]:

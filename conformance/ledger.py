@@ -1,8 +1,9 @@
 """The ledger: one SQLite file to which every run appends what came of its cases, so that runs can be compared later.
 
-Two tables: `run` (when, on what backend, under which profile and versions) and `result` (one case each, as JSON
-with a digest over it). Nothing is ever changed or deleted; triggers refuse it. A row whose key is there already is
-not written again, which is what makes an interrupted run resumable and a retried task harmless.
+Three tables: `run` (when, on what backend, under which profile and versions), `result` (one case each, as JSON
+with a digest over it), and `mark` (which keys a run set out to fill, and that it came to its end): a run that was
+killed half way must not look like a whole one. Nothing is ever changed or deleted; triggers refuse it. A row whose key
+is there already is not written again, which is what makes an interrupted run resumable and a retried task harmless.
 
 Several processes may append at once: every operation is a transaction on a connection of its own, the file is in
 WAL mode, and a writer waits for another instead of failing. A `Ledger` holds nothing but its path, so it can be
@@ -17,8 +18,8 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -47,10 +48,18 @@ _TABLES = {
           config TEXT NOT NULL, lane TEXT NOT NULL, seed INTEGER NOT NULL, task TEXT NOT NULL,
           repetition INTEGER NOT NULL, document TEXT NOT NULL, digest TEXT NOT NULL,
           UNIQUE (run, kernel, config, lane, seed, task, repetition))""",
+    "mark": """
+        CREATE TABLE IF NOT EXISTS mark (
+          serial INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES run (id), kind TEXT NOT NULL,
+          document TEXT NOT NULL, digest TEXT NOT NULL)""",
 }
 _FOREVER = """
-    CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table}
+    CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table}
     BEGIN SELECT RAISE(ABORT, 'a ledger only grows'); END"""
+
+
+#: The kinds of marks.
+_PLAN, _END = "plan", "end"
 
 
 class LedgerError(Exception):
@@ -102,6 +111,30 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run came: the keys it set out to fill (repetition 0), those it has a result of, whether it reached its
+    end, and what it complained of beside its results. A run that kept no plan has no keys and counts as whole."""
+
+    planned: frozenset[Key] = frozenset()
+    done: frozenset[Key] = frozenset()
+    ended: bool = True
+    complaints: tuple[str, ...] = ()
+
+    def of(self, kernels: Sequence[str]) -> Progress:
+        """The part of it that is about these kernels; all of it for none."""
+        planned = frozenset(key for key in self.planned if not kernels or key.kernel in kernels)
+        return replace(self, planned=planned)
+
+    @property
+    def lacking(self) -> str:
+        """'run incomplete: 3 of 9 cases'; '' where nothing is known to lack."""
+        there = len(self.planned & self.done)
+        if there < len(self.planned):
+            return f"run incomplete: {there} of {len(self.planned)} cases"
+        return "" if self.ended else "run incomplete: every case is there, and the run did not come to its end"
+
+
+@dataclass(frozen=True)
 class Ledger:
     """A ledger file, created by the first `begin`. Every method raises LedgerError for a file that is none, is
     damaged, of another version, or cannot be written."""
@@ -141,6 +174,22 @@ class Ledger:
 
         return self._do(insert)
 
+    def plan(self, run: str, keys: Iterable[Key]) -> None:
+        """Says which keys the run sets out to fill; a run that is gone on with may plan more."""
+        self._mark(run, _PLAN, {"keys": sorted(set(keys))})
+
+    def end(self, run: str, complaints: Sequence[str] = ()) -> None:
+        """Says that the run did what it last planned, and what is wrong beside its results."""
+        self._mark(run, _END, {"complaints": list(complaints)})
+
+    def progress(self, run: str) -> Progress:
+        """How far a run came."""
+        marks = self._marks(run)
+        planned = {Key(*key) for kind, plain in marks if kind == _PLAN for key in plain["keys"]}
+        last, plain = marks[-1] if marks else (_END, {"complaints": []})
+        done = frozenset(key._replace(repetition=0) for key in self.done(run))
+        return Progress(frozenset(planned), done, last == _END, tuple(plain.get("complaints", ())))
+
     def runs(self) -> list[Run]:
         """Every run, the oldest first."""
         found = self._do(lambda file: file.execute("SELECT document, digest FROM run ORDER BY serial").fetchall())
@@ -173,6 +222,27 @@ class Ledger:
         """The keys of a run: what a resumed run need not do again."""
         words = "SELECT kernel, config, lane, seed, task, repetition FROM result WHERE run = ?"
         return {Key(*one) for one in self._of_run(run, words)[1]}
+
+    def _mark(self, run: str, kind: str, plain: Mapping[str, Any]) -> None:
+        def insert(file: sqlite3.Connection) -> None:
+            self._run(file, run)
+            # Ledgers of earlier releases have no such table.
+            for statement in (_TABLES["mark"], *_triggers("mark")):
+                file.execute(statement)
+            words = "INSERT INTO mark (run, kind, document, digest) VALUES (?, ?, ?, ?)"
+            file.execute(words, (run, kind, *_sealed(plain)))
+
+        self._do(insert)
+
+    def _marks(self, run: str) -> list[tuple[str, dict[str, Any]]]:
+        def select(file: sqlite3.Connection) -> list[Any]:
+            self._run(file, run)
+            if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'mark'").fetchone():
+                return []
+            words = "SELECT kind, document, digest FROM mark WHERE run = ? ORDER BY serial"
+            return file.execute(words, (run,)).fetchall()
+
+        return [(kind, self._read(dict, document, digest)) for kind, document, digest in self._do(select)]
 
     def _of_run(self, run: str, words: str) -> tuple[Run, list[Any]]:
         return self._do(lambda file: (self._run(file, run), file.execute(words, (run,)).fetchall()))
@@ -242,7 +312,7 @@ def _create(file: sqlite3.Connection) -> None:
     try:
         # Another process may have been first.
         if _is_fresh(file):
-            triggers = [_FOREVER.format(table=table, verb=verb) for table in _TABLES for verb in ("UPDATE", "DELETE")]
+            triggers = [trigger for table in _TABLES for trigger in _triggers(table)]
             header = [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION}"]
             for statement in (*_TABLES.values(), *triggers, *header):
                 file.execute(statement)
@@ -250,6 +320,10 @@ def _create(file: sqlite3.Connection) -> None:
     except BaseException:
         file.execute("ROLLBACK")
         raise
+
+
+def _triggers(table: str) -> list[str]:
+    return [_FOREVER.format(table=table, verb=verb) for verb in ("UPDATE", "DELETE")]
 
 
 def _patiently(work: Callable[[], object]) -> None:

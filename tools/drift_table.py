@@ -26,6 +26,8 @@ def show(drift: Drift, most: int | None = None, detailed: bool = False) -> None:
     """Prints a drift, at most so many rows; `detailed` with the worst elements of goldens."""
     out = console()
     out.print(f"old: {drift.old}\nnew: {drift.new}", markup=False, highlight=False, soft_wrap=True)
+    for line in drift.lacking:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     out.print(summary(drift), markup=False, highlight=False)
     if drift.differs:
         out.print(_differences(drift.differs))

@@ -78,6 +78,7 @@ def test_after_an_interruption_only_what_is_missing_is_done(book: Ledger, run: s
     with pytest.raises(KeyboardInterrupt):
         campaign.run(TASKS, book, run, BreaksOff(2))
     assert [task.case.id for task in campaign.left(TASKS, book, run)] == ["case-2", "case-3", "case-4"]
+    assert book.progress(run).lacking == "run incomplete: 2 of 5 cases"
     assert campaign.run(TASKS, book, run, Here(passed)) == 3
     assert sorted(cases(book, run)) == sorted(case.id for case in CASES)
 

@@ -95,6 +95,16 @@ def test_equal_runs_have_nothing_to_tell(runs: Runs) -> None:
     assert found.counts == {one.value: 4 if one is Change.SAME else 0 for one in Change}
 
 
+@pytest.mark.parametrize("unfinished", [0, 1])
+def test_a_run_that_was_broken_off_fails_the_drift_on_either_side(runs: Runs, unfinished: int) -> None:
+    """Every case that is there has its bits."""
+    sides = [runs(_result()), runs(_result())]
+    sides[unfinished] = dataclasses.replace(sides[unfinished], lacking="run incomplete: 1 of 3 cases")
+    found = drift(*sides)
+    assert (found.moved, found.passed) == ((), False)
+    assert found.to_dict()["lacking"] == [f"{sides[unfinished].label}: run incomplete: 1 of 3 cases"]
+
+
 @pytest.mark.parametrize(
     ("name", "change", "grades"),
     [("rounds_the_product", Change.IN_BOUND, ("A", "C")), ("swaps_two_rows", Change.OUT, ("A", "F"))],

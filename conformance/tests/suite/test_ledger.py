@@ -94,6 +94,73 @@ def test_nothing_is_created_by_reading(ledger: Ledger) -> None:
     assert not ledger.path.exists()
 
 
+# ----------------------------------------------------------------------------------- plan and end
+
+
+ROWS = [Row.of(dataclasses.replace(_result(), seed=seed)) for seed in range(3)]
+
+
+@pytest.fixture
+def planned(ledger: Ledger) -> str:
+    """A run that set out to do three cases."""
+    run = ledger.begin("sim", DEFAULT)
+    ledger.plan(run, (row.key for row in ROWS))
+    return run
+
+
+def _does(ledger: Ledger, run: str, rows: list[Row]) -> None:
+    assert all(ledger.add(run, row) for row in rows)
+
+
+def test_a_run_that_did_what_it_planned_lacks_nothing(ledger: Ledger, planned: str) -> None:
+    _does(ledger, planned, ROWS)
+    ledger.end(planned, ["a waiver is stale"])
+    assert ledger.progress(planned).lacking == ""
+    assert ledger.progress(planned).complaints == ("a waiver is stale",)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_run_with_fewer_results_than_planned_is_incomplete(ledger: Ledger, planned: str, ends: bool) -> None:
+    _does(ledger, planned, [ROWS[0], dataclasses.replace(ROWS[0], repetition=1)])
+    if ends:
+        ledger.end(planned)
+    assert ledger.progress(planned).lacking == "run incomplete: 1 of 3 cases"
+
+
+def test_a_run_without_its_end_is_incomplete(ledger: Ledger, planned: str) -> None:
+    _does(ledger, planned, ROWS)
+    assert "did not come to its end" in ledger.progress(planned).lacking
+
+
+def test_a_run_that_is_gone_on_with_owes_both_plans_and_another_end(ledger: Ledger, planned: str) -> None:
+    _does(ledger, planned, ROWS)
+    ledger.end(planned)
+    more = Row.of(dataclasses.replace(_result(), seed=9))
+    ledger.plan(planned, [more.key])
+    assert ledger.progress(planned).lacking == "run incomplete: 3 of 4 cases"
+    _does(ledger, planned, [more])
+    ledger.end(planned)
+    assert ledger.progress(planned).lacking == ""
+
+
+def test_progress_is_asked_for_some_kernels_alone(ledger: Ledger, planned: str) -> None:
+    progress = ledger.progress(planned)
+    assert progress.of(["scaled_add"]).lacking == progress.of([]).lacking == "run incomplete: 0 of 3 cases"
+    assert progress.of(["another"]).planned == frozenset()
+
+
+def test_a_ledger_from_before_there_were_plans_is_read_and_gone_on_with(ledger: Ledger) -> None:
+    run = ledger.begin("sim", DEFAULT)
+    with sqlite3.connect(ledger.path) as file:
+        file.execute("DROP TABLE mark")
+    _does(ledger, run, ROWS[:1])
+    assert ledger.progress(run).lacking == ""
+    ledger.plan(run, (row.key for row in ROWS))
+    assert ledger.progress(run).lacking == "run incomplete: 1 of 3 cases"
+    with sqlite3.connect(ledger.path) as file, pytest.raises(sqlite3.IntegrityError, match="a ledger only grows"):
+        file.execute("DELETE FROM mark")
+
+
 def _append(path: Path, shared: str, process: int) -> list[bool]:
     """One process of several: a run of its own, and the same rows to a shared run as everybody else."""
     ledger, result = Ledger(path), _result()
