@@ -23,6 +23,7 @@ from reference.numerics.profile import DEFAULT
 from tools import selection
 from tools.errors import BadInput
 from tools.output import console, require_folder
+from tools.recording import interruptible, named
 
 _SHOWN_FAILURES = 5
 
@@ -49,11 +50,12 @@ def campaign(
     cores = (lambda task: task.cores) if is_hardware(backend) else None
     try:
         book = Ledger(ledger)
-        earlier = None if resume is None else _earlier(book, backend, resume)
+        asked = f"--provider {provider}" if provider else ""
+        earlier = None if resume is None else named(book, resume, backend, "campaign", asked).id
         with Cluster(perform, workers, address, cores) as cluster:
             # Only now: where there is no cluster, there is no run.
-            run = earlier or book.begin(backend, DEFAULT, task="campaign")
-            with _progress(tasks, book, run) as advance:
+            run = earlier or book.begin(backend, DEFAULT, note=asked, task="campaign")
+            with _interruptible(tasks, book, run), _progress(tasks, book, run) as advance:
                 campaigning.run(tasks, book, run, cluster, advance)
         found = [row.result for row in book.rows(run)]
     except (ClusterError, LedgerError) as error:
@@ -91,12 +93,13 @@ def _tasks(
     return tasks + (campaigning.probe_tasks(backend, timeout) if "probe" in work else [])
 
 
-def _earlier(book: Ledger, backend: str, resume: str) -> str:
-    """The id of the run to go on with, which must be a campaign on the same backend."""
-    run = book.run("" if resume == "last" else resume)
-    if run.backend != backend or run.task != "campaign":
-        raise BadInput(f"--resume {run.id}: that is a run of {run.task} on {run.backend}")
-    return run.id
+def _interruptible(tasks: list[Task], book: Ledger, run: str) -> contextlib.AbstractContextManager[None]:
+    total = _number(tasks)
+    return interruptible(lambda: total - len(campaigning.left(tasks, book, run)), total, book.path, "--resume last")
+
+
+def _number(tasks: list[Task]) -> int:
+    return len({task.key for task in tasks})
 
 
 @contextlib.contextmanager
@@ -106,7 +109,7 @@ def _progress(tasks: list[Task], book: Ledger, run: str) -> Iterator[Callable[[C
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     wrong = 0
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        total = len({task.key for task in tasks})
+        total = _number(tasks)
         bar = progress.add_task("campaign", total=total, completed=total - len(campaigning.left(tasks, book, run)))
 
         def advance(result: CaseResult) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +23,7 @@ from tools import selection
 from tools.errors import BadInput
 from tools.output import console, note, require_folder, write_json
 from tools.pool import run_all
-from tools.recording import Recording
+from tools.recording import Recording, interruptible
 
 _SHOWN_FAILURES = 5
 
@@ -89,10 +88,14 @@ def check(
         raise BadInput("--resume goes on with a run in a ledger: give --ledger FILE")
     asked = _asked(kernel, provider, envelope, repeat, points)
     recording = None if ledger is None else Recording(ledger, backend, "check", asked, resume)
+    if recording is not None:
+        recording.plan((job.judged.kernel, job.case) for job in todo)
     results = _in_order(todo, selection.processes(backend, jobs), recording)
+    complaints = unmatched(map(selection.subject, registry.kernel_names()))
+    if recording is not None:
+        recording.end(complaints)
     if all(result.status == "unfit" for result in results):
         raise BadInput(f"no case could be run with these data: {results[0].error}")
-    complaints = unmatched(map(selection.subject, registry.kernel_names()))
     if json_file is not None:
         more = {"not_provided": list(chosen.absent), "versions": versions(), "place": _place(backend, timeout)}
         write_json(json_file, _document(backend, results, complaints) | more)
@@ -137,7 +140,15 @@ def _in_order(todo: list[Job], processes: int, recording: Recording | None) -> l
     """
     done = {} if recording is None else _already(todo, recording)
     order = sorted(set(range(len(todo))) - done.keys(), key=lambda i: (getattr(todo[i].case.config, "lnc", 1), i))
-    found = run_all(run, [todo[i] for i in order], processes, "checking", each=_keeping(recording))
+    came: list[CaseResult] = []
+
+    def each(job: Job, result: CaseResult) -> None:
+        if recording is not None:
+            recording.add(result)
+        came.append(result)
+
+    with interruptible(lambda: len(done) + len(came), len(todo), None if recording is None else recording.path):
+        found = run_all(run, [todo[i] for i in order], processes, "checking", each=each)
     results = done | dict(zip(order, found, strict=True))
     return [results[i] for i in range(len(todo))]
 
@@ -145,10 +156,6 @@ def _in_order(todo: list[Job], processes: int, recording: Recording | None) -> l
 def _already(todo: list[Job], recording: Recording) -> dict[int, CaseResult]:
     found = {i: recording.done(job.judged.kernel, job.case) for i, job in enumerate(todo)}
     return {i: result for i, result in found.items() if result is not None}
-
-
-def _keeping(recording: Recording | None) -> Callable[[Job, CaseResult], None]:
-    return (lambda job, result: None) if recording is None else (lambda job, result: recording.add(result))
 
 
 def _failures(results: list[CaseResult]) -> list[CaseResult]:

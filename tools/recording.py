@@ -6,31 +6,38 @@ A case that timed out or died says nothing of its numbers and is tried again; bo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from conformance.config_codec import dict_digest
-from conformance.ledger import Ledger, Row, Run
+from conformance.ledger import Key, Ledger, Row, Run
 from conformance.results import UNDONE, CaseResult
 from conformance.subject import Case, config_to_dict
 from conformance.versions import versions
-from reference.numerics.profile import DEFAULT
+from reference.numerics.profile import DEFAULT, NumericsProfile
 from tools.errors import BadInput
 
 _Key = tuple[str, str, str, int]
 
 
 class Recording:
-    """The results of one run of a command. `asked` is what decides them, beside backend and versions, in words."""
+    """The results of one run of a command. `asked` is what decides them, beside backend, profile and versions, in
+    words. `rows` are those that the run has already."""
 
-    def __init__(self, path: Path, backend: str, task: str, asked: str, resume: bool) -> None:
+    def __init__(
+        self, path: Path, backend: str, task: str, asked: str, resume: bool, profile: NumericsProfile = DEFAULT
+    ) -> None:
+        self.path = path
         self._ledger, self._task = Ledger(path), task
         self._known: dict[_Key, CaseResult] = {}
         self._repetitions: dict[_Key, int] = {}
-        found = self._earlier(backend, asked) if resume else None
-        self._run = found.id if found else self._ledger.begin(backend, DEFAULT, note=asked, task=task)
-        for row in self._ledger.rows(self._run):
+        found = latest(self._ledger, backend, task, asked, profile) if resume else None
+        self._run = found.id if found else self._ledger.begin(backend, profile, note=asked, task=task)
+        self.rows = self._ledger.rows(self._run)
+        for row in self.rows:
             key = _key(row.result.kernel, row.result.config, row.result.lane, row.result.seed)
             self._known[key] = row.result
             self._repetitions[key] = row.repetition + 1
@@ -41,22 +48,65 @@ class Recording:
         # Two cases of a catalog may be of one config.
         return None if found is None or found.status in UNDONE else dataclasses.replace(found, case=case.id)
 
+    def plan(self, cases: Iterable[tuple[str, Case]]) -> None:
+        """Says which cases of which kernels are to be there in the end."""
+        keys = (_key(kernel, config_to_dict(case.config), case.lane, case.seed) for kernel, case in cases)
+        self._ledger.plan(self._run, (Key(*key, self._task, 0) for key in keys))
+
+    def end(self, complaints: Sequence[str]) -> None:
+        """Says that they are, and what is wrong beside them."""
+        self._ledger.end(self._run, complaints)
+
     def add(self, result: CaseResult) -> None:
         """Appends a result; it is on disk when this returns."""
         key = _key(result.kernel, result.config, result.lane, result.seed)
         self._ledger.add(self._run, Row.of(result, self._task, self._repetitions.get(key, 0)))
 
-    def _earlier(self, backend: str, asked: str) -> Run | None:
-        """The latest run that asked the same; BadInput where it ran with other versions."""
-        if not self._ledger.path.exists():
-            return None
-        wanted = (backend, self._task, asked, DEFAULT.to_dict())
-        runs = [run for run in self._ledger.runs() if (run.backend, run.task, run.note, run.profile) == wanted]
-        if not runs:
-            return None
-        if apart := _differences(runs[-1].versions, versions()):
-            raise BadInput(f"--resume: run {runs[-1].id} had {apart}; leave --resume out to begin a new run")
-        return runs[-1]
+
+def latest(ledger: Ledger, backend: str, task: str, asked: str, profile: NumericsProfile = DEFAULT) -> Run | None:
+    """The latest run of a command that asked the same; BadInput where it ran with other versions."""
+    if not ledger.path.exists():
+        return None
+    runs = [run for run in ledger.runs() if not _unlike(run, backend, task, asked, profile)]
+    if runs:
+        _require_versions(runs[-1])
+    return runs[-1] if runs else None
+
+
+def named(ledger: Ledger, name: str, backend: str, task: str, asked: str) -> Run:
+    """The run of an id, the latest for 'last'; BadInput where it asked something else, or with other versions."""
+    run = ledger.run("" if name == "last" else name)
+    if apart := _unlike(run, backend, task, asked, DEFAULT):
+        raise BadInput(f"--resume: run {run.id} {apart}; leave --resume out to begin a new run")
+    _require_versions(run)
+    return run
+
+
+@contextlib.contextmanager
+def interruptible(
+    done: Callable[[], int], of: int, ledger: Path | None, again: str = "--resume"
+) -> Iterator[None]:
+    """Tells, where what runs within is interrupted, how much there is by then and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"are in {ledger}; go on with {again}" if ledger else "are lost; --ledger FILE keeps them as they come"
+        print(f"nki-oracle: interrupted: {done()} of {of} results {kept}", file=sys.stderr)
+        raise
+
+
+def _unlike(run: Run, backend: str, task: str, asked: str, profile: NumericsProfile) -> str:
+    """What a run was that this one is not, '' where both ask the same."""
+    if (run.task, run.backend) != (task, backend):
+        return f"was a {run.task} on {run.backend} (now a {task} on {backend})"
+    if run.note != asked:
+        return f"asked {run.note or 'no more'} (now {asked or 'no more'})"
+    return "" if run.profile == profile.to_dict() else "ran under another profile"
+
+
+def _require_versions(run: Run) -> None:
+    if apart := _differences(run.versions, versions()):
+        raise BadInput(f"--resume: run {run.id} had {apart}; leave --resume out to begin a new run")
 
 
 def _key(kernel: str, config: Mapping[str, object], lane: str, seed: int) -> _Key:

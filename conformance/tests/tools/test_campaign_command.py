@@ -9,26 +9,51 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from conformance.campaign import Task
 from conformance.ledger import Ledger, LedgerError
 from conformance.registry import kernel
-from tools import cli
+from conformance.results import CaseResult
+from conformance.tests.suite.cluster_work import GATE, Here
+from conformance.tests.tools.command_line import Answer
+from conformance.versions import versions
+from tools import campaign as campaign_command
+from tools import cli, recording
 
 KERNEL = "output_projection_tkg"
-CASES = sorted(case.id for case in kernel(KERNEL).catalog if "ci" in case.tags)
+CASES = [case.id for case in kernel(KERNEL).catalog if "ci" in case.tags]
 WORDS = ["campaign", KERNEL, "--tag", "ci", "--ledger"]
+#: Cases that are done before anybody is killed, the first to be begun.
+FREE = CASES[:2]
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="the extra cluster is not installed (pip install '.[cluster]')"
 )
 
 
+_GATED = (
+    "import sys; from tools import campaign, cli; from conformance.tests.suite.cluster_work import gated; "
+    "campaign.perform = gated; sys.exit(cli.run(sys.argv[1:]))"
+)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder: the cases named in its file 'free' are done at once, all others wait for its file 'open'."""
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    (folder / "free").write_text(" ".join(FREE))
+    monkeypatch.setenv(GATE, str(folder))
+    return folder
+
+
 def started(ledger: Path, *words: str) -> subprocess.Popen[str]:
-    """A campaign in a process group of its own."""
-    command = [sys.executable, "-m", "tools.cli", *WORDS, str(ledger), *words]
+    """A campaign in a process group of its own, whose tasks wait at the gate."""
+    command = [sys.executable, "-c", _GATED, *WORDS, str(ledger), *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -42,45 +67,31 @@ def rows(ledger: Path) -> list[str]:
         return []
 
 
-def wait_for_rows(ledger: Path, process: subprocess.Popen[str]) -> None:
-    """Until the first results are on disk."""
+def wait_until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until something is so, while the process runs."""
     end = time.monotonic() + 120
-    while not rows(ledger):
+    while not what():
         assert process.poll() is None, process.stdout and process.stdout.read()
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def workers(of: int) -> list[int]:
-    """Worker processes of Ray under a driver, by their command lines."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes()
-            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
-        except OSError:
-            continue
-        if words.startswith(b"ray::") and session == of:
-            found.append(int(folder.name))
-    return found
-
-
 @needs_ray
-def test_a_killed_worker_and_then_a_killed_driver_lose_no_result_and_double_none(tmp_path: Path) -> None:
+def test_a_killed_worker_and_then_a_killed_driver_lose_no_result_and_double_none(tmp_path: Path, gate: Path) -> None:
     ledger = tmp_path / "ledger"
+    waiting = lambda: {int(file.name.rpartition("-")[2]) for file in gate.glob("waiting-*")}  # noqa: E731
     first = started(ledger)
     try:
-        wait_for_rows(ledger, first)
-        busy = workers(first.pid)
-        assert busy
-        os.kill(busy[0], signal.SIGKILL)
+        wait_until(lambda: len(rows(ledger)) == len(FREE) and len(waiting()) == 2, first)
+        os.kill(min(waiting()), signal.SIGKILL)
+        # What it was at is begun again by another worker.
+        wait_until(lambda: len(waiting()) == 3, first)
     finally:
-        time.sleep(0.3)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
-    before = rows(ledger)
-    assert 0 < len(before) < len(CASES), "the driver ended before it was killed"
+    assert Counter(rows(ledger)) == Counter(FREE)
 
+    (gate / "open").touch()
     second = started(ledger, "--resume", "last")
     out = second.communicate(timeout=240)[0]
     assert second.returncode == 0, out
@@ -121,4 +132,65 @@ def test_a_run_of_another_command_is_not_gone_on_with(
     ledger = tmp_path / "ledger"
     assert cli.run(["check", KERNEL, "--case", CASES[0], "--ledger", str(ledger)]) == 0
     assert cli.run([*WORDS, str(ledger), "--resume", "last"]) == 2
-    assert "that is a run of check on sim" in capsys.readouterr().err
+    assert "was a check on sim (now a campaign on sim)" in capsys.readouterr().err
+
+
+def _judged(task: Task) -> CaseResult:
+    """Somebody else's kernels are all wrong."""
+    return task.result(status="failed" if task.provider else "passed")
+
+
+@pytest.fixture
+def resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Goes on with a finished campaign of this project's own kernel."""
+    monkeypatch.setattr(campaign_command, "Cluster", Here)
+    monkeypatch.setattr(campaign_command, "perform", _judged)
+    ledger = str(tmp_path / "ledger")
+    assert cli.run([*WORDS, ledger]) == 0
+
+    def run(*words: str) -> Answer:
+        capsys.readouterr()
+        return Answer(cli.run([*WORDS, ledger, "--resume", "last", *words]), *capsys.readouterr())
+
+    return run
+
+
+def test_the_results_of_other_kernels_are_not_taken_for_these(
+    resumed: Callable[..., Answer], tmp_path: Path
+) -> None:
+    assert resumed().code == 0
+    bad = ("--provider", "conformance.tests.suite.cluster_work:Bad")
+    answer = resumed(*bad)
+    assert answer.code == 2
+    assert "asked no more (now --provider conformance.tests.suite.cluster_work:Bad)" in answer.err
+    assert "leave --resume out to begin a new run" in answer.err
+    # The twin: a campaign of their own finds them wrong, and goes on with itself.
+    assert cli.run([*WORDS, str(tmp_path / "ledger"), *bad]) == 1
+    assert resumed(*bad).code == 1
+
+
+def test_the_results_of_other_versions_are_not_gone_on_with(
+    resumed: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "versions", lambda: {**versions(), "neuronx-cc": "2.99"})
+    answer = resumed()
+    assert answer.code == 2
+    assert "had neuronx-cc none (now 2.99)" in answer.err
+
+
+def test_an_interruption_is_told_with_what_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = tmp_path / "ledger"
+    monkeypatch.setattr(campaign_command, "Cluster", Here)
+    monkeypatch.setattr(campaign_command, "perform", _judged)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Here, "after", 2)
+        assert cli.run([*WORDS, str(ledger)]) == 130
+    told = f"interrupted: 2 of {len(CASES)} results are in {ledger}; go on with --resume last"
+    assert told in capsys.readouterr().err
+    assert cli.run([*WORDS, str(ledger), "--resume", "last"]) == 0
+    assert Counter(rows(ledger)) == Counter(CASES)
+    assert "interrupted" not in capsys.readouterr().err

@@ -154,7 +154,9 @@ def test_an_interrupted_run_goes_on_with_what_it_has(
     ledger = ("--ledger", str(tmp_path / "results"))
     with monkeypatch.context() as interrupted:
         _interrupted_after(1, interrupted)
-        assert device(*CHECK, *ledger).code == 130
+        answer = device(*CHECK, *ledger)
+        assert answer.code == 130
+        assert f"interrupted: 1 of 2 results are in {tmp_path / 'results'}; go on with --resume" in answer.err
     (run,) = Ledger(tmp_path / "results").runs()
     assert [row.result.case for row in Ledger(tmp_path / "results").rows(run.id)] == ["small"]
     code, results = _results(device, tmp_path / "results.json", *ledger, "--resume")
@@ -162,6 +164,15 @@ def test_an_interrupted_run_goes_on_with_what_it_has(
     assert [(one["case"], one["status"]) for one in results] == [("small", "passed"), ("exact", "passed")]
     assert stage.launches == 2
     assert [one.id for one in Ledger(tmp_path / "results").runs()] == [run.id]
+
+
+def test_an_interrupted_run_without_a_ledger_tells_what_is_lost(
+    device: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupted_after(1, monkeypatch)
+    answer = device(*CHECK)
+    assert answer.code == 130
+    assert "interrupted: 1 of 2 results are lost; --ledger FILE keeps them as they come" in answer.err
 
 
 def test_a_run_that_was_killed_goes_on_too(device: CommandLine, stage: Stage, tmp_path: Path) -> None:
