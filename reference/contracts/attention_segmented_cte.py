@@ -14,7 +14,6 @@ sheet of this kernel.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +33,7 @@ from reference.contract import (
     raise_refusal,
 )
 from reference.contracts.attention_segmented_cte_plan import PARTITIONS, Slice, slices
+from reference.contracts.float32_number import is_float32_number
 from reference.contracts.tensor_call import TENSOR_RULES, Tensor, TensorCall
 
 KERNEL = "attention_segmented_cte"
@@ -221,11 +221,6 @@ def _positive_sizes(c: Config) -> bool:
     return whole and min(sizes) >= 1 and c.sliding_window >= 0
 
 
-def _finite(c: Config) -> bool:
-    number = isinstance(c.scale, (int, float)) and not isinstance(c.scale, bool)
-    return number and math.isfinite(c.scale) and abs(c.scale) <= float(np.finfo(np.float32).max)
-
-
 def _legal_dtypes(c: Config) -> bool:
     return c.dtype in DTYPES and c.kv_dtype in KV_DTYPES and c.sink in (None, *SINK_DTYPES)
 
@@ -246,7 +241,8 @@ _RULES: tuple[Rule[Config], ...] = (
         "launch on one or two cores", _FACTS,
     ),
     Rule(
-        "scale", "scale", "scale must be a finite float32 number", _finite, _show("scale"), "pass a number",
+        "scale", "scale", "scale must be a finite float32 number",
+        lambda c: is_float32_number(c.scale), _show("scale"), "pass a number",
         "decision D2",
     ),
     Rule(

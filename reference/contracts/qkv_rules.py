@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from reference.contract import Rule
+from reference.contracts.float32_number import is_float32_number
 from reference.contracts.qkv_config import (
     FLOATS,
     FP8,
@@ -48,10 +48,6 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _values(config: Config, names: tuple[str, ...]) -> str:
     return ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
 
@@ -80,8 +76,8 @@ def _head_columns(config: Config) -> bool:
 
 def _limits_in_order(config: Config) -> bool:
     given = [limit for limit in (config.fp8_min, config.fp8_max) if limit is not None]
-    if not all(map(_is_number, given)) or config.kv_cache == "NONE":
-        return all(map(_is_number, given))
+    if not all(map(is_float32_number, given)) or config.kv_cache == "NONE":
+        return all(map(is_float32_number, given))
     largest = KV_DTYPES[str(config.kv_dtype)]
     return -largest <= config.kv_min <= config.kv_max <= largest
 
@@ -213,8 +209,8 @@ COMMON_RULES: tuple[Rule[Config], ...] = (
         lambda c: c.beta is None or c.beta in FLOATS, lambda c: repr(c.beta), "cast beta", "fact sheet 9",
     ),
     Rule(
-        "norm_eps", "norm_eps", "norm_eps must be a finite number of at least 0",
-        lambda c: _is_number(c.norm_eps) and c.norm_eps >= 0, lambda c: repr(c.norm_eps),
+        "norm_eps", "norm_eps", "norm_eps must be a number of at least 0, finite in float32",
+        lambda c: is_float32_number(c.norm_eps) and c.norm_eps >= 0, lambda c: repr(c.norm_eps),
         "pass a small positive number", "fact sheet 3",
     ),
     Rule(

@@ -147,6 +147,8 @@ EDGES: dict[str, list[tuple[Config, Config]]] = {
     "norm_eps": [
         (replace(RMS, norm_eps=0.0), replace(RMS, norm_eps=-1e-9)),
         (replace(RMS, norm_eps=77), replace(RMS, norm_eps=float("inf"))),
+        (replace(RMS, norm_eps=3.4028235e38), replace(RMS, norm_eps=1e39)),
+        (replace(RMS, norm_eps=10**38), replace(RMS, norm_eps=10**400)),
         (RMS, replace(RMS, norm_eps=None)),
         (RMS, replace(RMS, norm_eps=float("nan"))),
     ],
@@ -202,6 +204,8 @@ EDGES: dict[str, list[tuple[Config, Config]]] = {
     ],
     "kv_limits": [
         (replace(FLAT, fp8_max=100.5), replace(FLAT, fp8_max=float("nan"))),
+        (replace(FLAT, fp8_max=240), replace(FLAT, fp8_max=10**400)),
+        (replace(FLAT, fp8_max=100, fp8_min=-240), replace(FLAT, fp8_max=100, fp8_min=-1e39)),
         (replace(FLAT, fp8_max=-3.0, fp8_min=-3.0), replace(FLAT, fp8_max=-3.0, fp8_min=-2.0)),
         (replace(FLAT, fp8_max=240.0), replace(FLAT, fp8_max=241.0)),
     ],

@@ -392,6 +392,13 @@ def test_an_illegal_config_is_refused_by_its_rule(rule: str) -> None:
     assert found.rule == rule
 
 
+@pytest.mark.parametrize("scale", [4e38, -1e300, 10**400, float("-inf"), True, None, "1"])
+def test_a_scale_that_no_float32_holds_is_refused(scale: Any) -> None:
+    found = CONTRACT.refusal(dataclasses.replace(config_of(0), scale=scale))
+    assert found is not None
+    assert found.rule == "scale"
+
+
 EDGES: tuple[dict[str, Any], ...] = (
     {"d_head": 128},
     {"d_head": 1},
@@ -404,6 +411,7 @@ EDGES: tuple[dict[str, Any], ...] = (
     {"max_blocks": 8},
     {"max_blocks": 2**19},
     {"scale": -3.4e38},
+    {"scale": 3.4028235e38},
 )
 
 
