@@ -72,8 +72,7 @@ def attention_inputs(config: Config, inputs: Arrays, q: Array, keys: Array, valu
 
 def cache_rows(config: Config, cache: Array, transposed: bool = False) -> Array:
     """A cache without its head axis."""
-    shape = cache_shape(config, transposed)
-    axis = 2 if config.block_kv else 1
+    shape, axis = cache_shape(config, transposed), config.head_axis
     return cache.reshape(shape[:axis] + shape[axis + 1 :]) if config.cache_rank == 4 else cache
 
 

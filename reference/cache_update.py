@@ -1,7 +1,7 @@
 """Writing new keys and values into KV caches at given slots; bytes move, nothing rounds.
 
-One index per batch names the first of its consecutive slots: of the batch's own rows in a flat cache, of all rows
-in a block cache. The skip value writes nothing.
+An index per batch names the first of its consecutive slots, an index per token that token's slot: of the batch's own
+rows in a flat cache, of all rows in a block cache. The skip value writes nothing.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Array = NDArray[Any]
 
 
 def token_slots(index: Array, tokens: int, room: int) -> NDArray[np.int64]:
-    """Rows of `tokens` tokens per batch, [B, tokens], -1 where the batch is skipped.
+    """Rows of `tokens` tokens per batch, [B, tokens], -1 where the batch or the token is skipped.
 
     Args:
-        index: uint32 [B, 1].
+        index: uint32 [B, 1], or [B, tokens].
         room: rows of one batch in a flat cache seen as [B*room, d]; 0 for a block cache, whose rows have no batch.
     """
     # int64 throughout: the rows of a large cache do not fit float32, and the skip value must not wrap.
-    first = index[:, 0].astype(np.int64)
-    slots: NDArray[np.int64] = np.add.outer(first + room * np.arange(len(first)), np.arange(tokens))
-    slots[first == SKIP] = NO_SLOT
-    return slots
+    named = index.astype(np.int64)
+    steps = np.arange(tokens) if named.shape[1] == 1 else np.zeros(tokens, np.int64)
+    slots: NDArray[np.int64] = named + room * np.arange(len(named))[:, None] + steps
+    return np.where(named == SKIP, NO_SLOT, slots)
 
 
 def updated(cache: Array, rows: Array, index: Array, block_kv: bool) -> Array:

@@ -140,7 +140,51 @@ def _wave(stream: Stream, lane: str, shape: tuple[int, ...]) -> NDArray[np.float
 
 
 def _index(config: Config, stream: Stream) -> NDArray[np.uint32]:
-    """First slots, anywhere a call may write, slots that the mask keeps included; about a quarter writes nothing."""
+    """Slots anywhere a call may write, slots that the mask keeps included; about a quarter writes nothing."""
+    return _token_slots(config, stream) if config.idx_per_token else _first_slots(config, stream)
+
+
+def _token_slots(config: Config, stream: Stream) -> NDArray[np.uint32]:
+    """[B, S]: per batch a run in its order, one out of order, or slots anywhere; single tokens write nothing."""
+    c = config
+    kinds = stream.child("kind").integers(0, 3, c.B)
+    found = np.full((c.B, c.S), SKIP, np.int64)
+    for b, rows in enumerate(_own_rows(config, stream.child("rows"))):
+        own = stream.child(f"batch {b}")
+        places = _run(config, own, len(rows)) if kinds[b] < 2 else own.child("anywhere").permutation(len(rows))[: c.S]
+        if kinds[b] == 1:
+            places = places[own.child("order").permutation(len(places))]
+        found[b, : len(places)] = rows[places]
+    skipped = stream.child("skip").integers(0, 4, (c.B, c.S)) == 0
+    # A call that writes nothing shows nothing.
+    skipped[0, 0] = False
+    return np.where(skipped, SKIP, found).astype(np.uint32)
+
+
+def _own_rows(config: Config, stream: Stream) -> list[NDArray[np.int64]]:
+    """Slots that each batch may take: those of its flat cache, or the rows of blocks drawn for it, block by block."""
+    c = config
+    if not c.block_kv:
+        return [np.arange(c.S_max)] * c.B
+    inside = np.arange(c.block_len)
+    shares = np.array_split(stream.permutation(c.blocks), c.B)
+    return [np.add.outer(blocks * c.block_len, inside).reshape(-1) for blocks in shares]
+
+
+def _run(config: Config, stream: Stream, count: int) -> NDArray[np.int64]:
+    """S consecutive places of `count`, over the edge of a block where there is one; all where there are too few."""
+    c = config
+    last = max(0, count - c.S)
+    first = int(stream.child("first").integers(0, last + 1))
+    # What ends at the last row crosses nothing.
+    edge = min((first // c.block_len + 1) * c.block_len, count - c.block_len) if c.block_kv else 0
+    if edge > 0:
+        first = min(max(0, edge - int(stream.child("before").integers(1, c.S))), last)
+    return np.arange(first, min(first + c.S, count))
+
+
+def _first_slots(config: Config, stream: Stream) -> NDArray[np.uint32]:
+    """[B, 1]."""
     c = config
     if c.block_kv:
         inside = stream.child("row").integers(0, max(1, c.block_len - c.S + 1), c.B)

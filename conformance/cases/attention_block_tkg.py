@@ -48,19 +48,23 @@ _COLUMNS = (
 )  # fmt: skip
 #: Most columns of W_qkv and most elements of one cache of configs that are drawn.
 _MOST_COLUMNS, _MOST_ELEMENTS = 1024, 2**18
+#: Of one with flash tiles, which takes more than 8192 keys.
+_MOST_FLASH_ELEMENTS = 2**20
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Legal configs: every option of every stage, at sizes of tens of milliseconds."""
     lnc = draw(st.sampled_from((1, 2, 2)))
-    fields = _sizes(draw, lnc) | {"lnc": lnc}
+    flash = draw(st.integers(0, 15)) == 15
+    fields = (_flash_sizes(draw, lnc) if flash else _sizes(draw, lnc)) | {"lnc": lnc}
     io = draw(st.sampled_from(("bfloat16", "float16")))
     fields |= {"dtype": io} | _qkv(draw, io, fields["H"]) | _heads(draw, fields["d"])
-    fields |= _caches(draw, io, fields["S_ctx"])
+    fields |= _caches(draw, io, fields["S_ctx"], fields["S"])
     fields |= _out(draw, fields["H"] % (512 * lnc) == 0)
     config = Config(**fields)
-    assume(config.B * config.S_max * config.d <= _MOST_ELEMENTS and config.I <= _MOST_COLUMNS)
+    most = _MOST_FLASH_ELEMENTS if flash else _MOST_ELEMENTS
+    assume(config.B * config.S_max * config.d <= most and config.I <= _MOST_COLUMNS)
     assume(refusal(config) is None)
     return config
 
@@ -74,6 +78,13 @@ def _sizes(draw: st.DrawFn, lnc: int) -> dict[str, Any]:
     if draw(st.integers(0, 3)) == 0:
         S_ctx = 128
     return {"B": B, "S": S, "q": q, "d": d, "H": H, "S_ctx": S_ctx, "S_max": S_ctx}
+
+
+def _flash_sizes(draw: st.DrawFn, lnc: int) -> dict[str, Any]:
+    """One query over one, two or three tiles of keys on each core, the last one short: flash tiles hold 8192 keys."""
+    S_ctx = lnc * draw(st.sampled_from((8192 + 128, 2 * 8192 + 128 if lnc == 1 else 8192 + 256)))
+    S = draw(st.sampled_from((1, 3)))
+    return {"B": 1, "S": S, "q": 1, "d": 32, "H": 128 * lnc, "S_ctx": S_ctx, "S_max": S_ctx}
 
 
 def _qkv(draw: st.DrawFn, io: str, H: int) -> dict[str, Any]:
@@ -108,22 +119,24 @@ def _heads(draw: st.DrawFn, d: int) -> dict[str, Any]:
     }
 
 
-def _caches(draw: st.DrawFn, io: str, S_ctx: int) -> dict[str, Any]:
-    quantized, block = draw(st.integers(0, 2)) == 0, draw(st.booleans())
+def _caches(draw: st.DrawFn, io: str, S_ctx: int, S: int) -> dict[str, Any]:
+    quantized, block, update = draw(st.integers(0, 2)) == 0, draw(st.booleans()), draw(st.booleans())
     found: dict[str, Any] = {
         "kv_dtype": FP8 if quantized else io,
         "cache_rank": draw(st.sampled_from((3, 4))),
         "mask_dtype": draw(st.sampled_from(("uint8", *MASK_DTYPES))),
         "sink": draw(st.sampled_from((None, None, *FLOATS))),
         "softmax_scale": draw(st.sampled_from((None, 1.0, 0.07, -0.125, 0))),
-        "update_cache": draw(st.booleans()),
+        "update_cache": update,
+        "idx_per_token": update and S > 1 and draw(st.booleans()),
         "skip_attention": draw(st.integers(0, 4)) == 0,
     }
     if quantized:
         found |= {name: draw(st.sampled_from(FLOATS)) for name in ("k_scale", "v_scale")}
         found |= {f"{name}_rows": draw(st.sampled_from((1, 128))) for name in ("k_scale", "v_scale")}
     if block:
-        return found | {"block_len": draw(st.sampled_from((16, 32, 128))), "K_cache_transposed": False}
+        found |= {"block_len": draw(st.sampled_from((16, 32, 128))), "K_cache_transposed": False}
+        return found | {"block_head_axis": draw(st.sampled_from((2, 1))) if found["cache_rank"] == 4 else 2}
     return found | {"S_max": S_ctx + draw(st.sampled_from((0, 128, 77))), "K_cache_transposed": draw(st.booleans())}
 
 
@@ -160,7 +173,7 @@ _VIOLATIONS: Mapping[str, Mapping[str, Any]] = {
     "i_limit": {"B": 1, "S": 1, "q": 63},
     "hidden_actual": {"X_hidden_dim_actual": 1025},
     "eps": {"rmsnorm_QK_post_rope_eps": -1.0},
-    "softmax_scale": {"softmax_scale": float("inf")},
+    "softmax_scale": {"softmax_scale": 1e39},
     "gamma": {"gamma": None},
     "scale_rows": {"scale_rows": 64},
     "rope_pair": {"sin": None},
@@ -168,6 +181,8 @@ _VIOLATIONS: Mapping[str, Mapping[str, Any]] = {
     "head_weights": {"W_Q": "float32"},
     "kv_scales_pair": {"k_scale": "float32"},
     "kv_dtype": {"kv_dtype": FP8},
+    "head_axis": {"cache_rank": 4, "block_head_axis": 1},
+    "idx_per_token": {"S": 1, "idx_per_token": True},
     "block_transposed": _BLOCK | {"K_cache_transposed": True},
     "block_multiple": _BLOCK | {"S_max": 288},
     "context": {"S_max": 255},
@@ -341,6 +356,10 @@ _NORMS: dict[str, Any] = {"rmsnorm_QK_pre_rope_enabled": True, "rmsnorm_QK_post_
 _WEIGHTS: dict[str, Any] = {"rmsnorm_QK_post_rope_enabled": True, "W_Q": "float32", "W_K": "bfloat16"}
 _FP8_KV: dict[str, Any] = {"kv_dtype": FP8, "k_scale": "float32", "v_scale": "bfloat16"}
 _BLOCKS: dict[str, Any] = _SMALL | {"block_len": 16, "num_blocks": 80}
+_TOKENS: dict[str, Any] = {"idx_per_token": True}
+#: Whole caches of little size.
+_TINY: dict[str, Any] = {"H": 256, "S_ctx": 128, "W_out": None}
+_TINY_BLOCKS: dict[str, Any] = _BLOCKS | _TINY | {"num_blocks": 20}
 _STATIC: dict[str, Any] = {
     "W_qkv": FP8, "quantization_type_qkv": "STATIC", "W_out": FP8, "quantization_type_out": "STATIC",
 }  # fmt: skip
@@ -396,6 +415,11 @@ CATALOG = (
     _case("block-rank-4", {**_BLOCKS, **_FP8_KV}, "pages", S_ctx=256, num_blocks=40, cache_rank=4),
     _case("block-d128", {**_BLOCKS, "d": 128}, sink="float32", update_cache=False),
     _case("block-no-update", {**_BLOCKS, "lnc": 1}, update_cache=False),
+    _case("block-head-axis-1", _TINY_BLOCKS, "pages", cache_rank=4, block_head_axis=1),
+    _case("block-tokens", {**_TINY_BLOCKS, **_TOKENS}, "pages", note="rows of two blocks"),
+    _case("block-tokens-fp8", {**_TINY_BLOCKS, **_TOKENS, **_FP8_KV}, S=5, cache_rank=4, block_head_axis=1),
+    _case("tokens", {**_SMALL, **_TINY, **_TOKENS}, S_max=150, note="slots in any order"),
+    _case("tokens-transposed", {**_SMALL, **_TINY, **_TOKENS}, S_max=150, lnc=1, K_cache_transposed=True, cache_rank=4),
     _case("transposed-out", _FRESH, transposed_out=True, bias_out="bfloat16"),
     _case("transposed-out-on-chip", _FRESH, transposed_out=True, out_in_sb=True, H=1280),
     _case("attention", {**_FRESH, **_NO_OUT}),
@@ -436,6 +460,7 @@ FLAGS = flags(
     num_blocks=some("num_blocks", 0, 600),
     kv_dtype=(*IO_DTYPES, FP8),
     cache_rank=(3, 4),
+    block_head_axis=(1, 2),
     mask_dtype=MASK_DTYPES,
     sink=(None, *FLOATS),
     softmax_scale=some("softmax_scale", None, 1.0),

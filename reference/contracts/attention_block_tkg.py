@@ -11,7 +11,6 @@ signature is from, and the fact sheet of the kernel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,7 @@ _ARGUMENTS = (
     Argument(
         "K_cache", "hbm",
         "flat [B, S_max, d], transposed [B, d, S_max], both also with a head axis 1; block [num_blocks, "
-        "block_len, d], also with a head axis 2", ("io", FP8), "float8_e4m3 exactly with both scales.",
+        "block_len, d], also with a head axis 2 or 1", ("io", FP8), "float8_e4m3 exactly with both scales.",
     ),
     Argument("V_cache", "hbm", "flat [B, S_max, d]; block as K_cache", ("io", FP8), "As K_cache."),
     Argument(
@@ -103,8 +102,9 @@ _ARGUMENTS = (
     Argument("sink", "hbm", "[q, 1]", (*FLOATS, "None"), "Logits without a value."),
     Argument("update_cache", "", "", _BOOL, "Write new keys and values into the caches, or return them."),
     Argument(
-        "kv_cache_update_idx", "hbm", "[B, 1]", ("uint32", "None"),
-        "First slot (block: row) of a batch, 0xFFFFFFFF for none; given exactly with update_cache.",
+        "kv_cache_update_idx", "hbm", "[B, 1] or [B, S]", ("uint32", "None"),
+        "First slot (block: row) of a batch, or the slot of every token; 0xFFFFFFFF for none. Given exactly with "
+        "update_cache.",
     ),
     Argument("W_out", "hbm", "[q*d, H]", (*IO_DTYPES, FP8, "None"), "None: attention is the result."),
     Argument("bias_out", "hbm", "[1, H]", (*FLOATS, "None"), "Only with W_out."),
@@ -153,10 +153,17 @@ refusal, validate = CONTRACT.refusal, CONTRACT.validate
 Call = TensorCall[Config]
 
 
-def _first_rows(call: Call) -> list[int]:
-    """Slots (block: rows) where batches begin to write, of those that write; [] where values are not at hand."""
+def _named(call: Call) -> list[list[int]]:
+    """What each batch names: slots (block: rows) of tokens, or the first one; [] where values are not at hand."""
     index = call.values("kv_cache_update_idx")
-    return [] if index is None else [int(first) for first in index[:, 0] if first != SKIP]
+    return [] if index is None else [[slot for slot in batch if slot != SKIP] for batch in index.tolist()]
+
+
+def _slots(call: Call) -> list[list[int]]:
+    """Every slot that each batch writes."""
+    c = call.config
+    run = 1 if c.idx_per_token else c.S
+    return [[first + s for first in batch for s in range(run)] for batch in _named(call)]
 
 
 def _largest_block(call: Call) -> int:
@@ -167,23 +174,26 @@ def _largest_block(call: Call) -> int:
 def _within_cache(call: Call) -> bool:
     c = call.config
     rows = c.blocks * c.block_len if c.block_kv else c.S_max
-    return all(first + c.S <= rows for first in _first_rows(call))
+    return all(slot < rows for batch in _slots(call) for slot in batch)
 
 
 def _within_block(call: Call) -> bool:
+    """Whether no run of rows goes on in a block that its index does not name."""
     c = call.config
-    return not c.block_kv or all(first % c.block_len + c.S <= c.block_len for first in _first_rows(call))
+    if not c.block_kv or c.idx_per_token:
+        return True
+    return all(first % c.block_len + c.S <= c.block_len for batch in _named(call) for first in batch)
 
 
 def _distinct(call: Call) -> bool:
-    if not call.config.block_kv:
-        return True
-    rows = sorted(_first_rows(call))
-    return all(later - first >= call.config.S for first, later in pairwise(rows))
+    """Batches of a block cache share its rows; in a flat one each has its own."""
+    slots = _slots(call)
+    apart = [[slot for batch in slots for slot in batch]] if call.config.block_kv else slots
+    return all(len(set(some)) == len(some) for some in apart)
 
 
 def _index(call: Call) -> str:
-    return f"{_first_rows(call)} with S={call.config.S}"
+    return f"{_named(call)} with S={call.config.S}"
 
 
 #: Tried after the rules about the Config.
@@ -196,16 +206,16 @@ CALL_RULES: tuple[Rule[Call], ...] = (
         "fact sheet 4.4",
     ),
     Rule(
-        "idx_range", "kv_cache_update_idx", "all S slots of a batch must lie within the cache",
+        "idx_range", "kv_cache_update_idx", "all slots that are written must lie within the cache",
         _within_cache, _index, "pass 0xFFFFFFFF to write nothing", "decision AB-D12",
     ),
     Rule(
-        "idx_block", "kv_cache_update_idx", "all S rows of a batch must lie in one block",
-        _within_block, _index, "take longer blocks, or fewer tokens in one call", "decision AB-D11",
+        "idx_block", "kv_cache_update_idx", "with an index per batch, all S rows of a batch must lie in one block",
+        _within_block, _index, "pass an index per token, [B, S]", "decision AB-D11",
     ),
     Rule(
-        "idx_distinct", "kv_cache_update_idx", "no two batches may write one row of a block cache",
-        _distinct, _index, "give every batch blocks of its own", "fact sheet 7",
+        "idx_distinct", "kv_cache_update_idx", "no two tokens may write one slot",
+        _distinct, _index, "give every token a slot of its own", "fact sheet 7",
     ),
 )  # fmt: skip
 

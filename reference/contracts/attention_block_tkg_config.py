@@ -69,11 +69,15 @@ class Config:
     kv_dtype: str = "bfloat16"
     #: Dimensions of the caches: 3, or 4 with a head axis of size 1.
     cache_rank: int = 3
+    #: Where the head axis of 4-D block caches stands: 2, or 1 as in 4-D flat ones.
+    block_head_axis: int = 2
     mask_dtype: str = "uint8"
     #: dtype of the sink.
     sink: str | None = None
     softmax_scale: float | None = None
     update_cache: bool = True
+    #: Whether kv_cache_update_idx is [B, S] and names the slot of every token; else [B, 1], the first of a batch.
+    idx_per_token: bool = False
     #: dtypes of k_scale and v_scale, and their rows: 1, or one value repeated on 128.
     k_scale: str | None = None
     v_scale: str | None = None
@@ -117,6 +121,11 @@ class Config:
     def blocks(self) -> int:
         """Blocks of a block KV cache."""
         return self.num_blocks or (self.B * self.S_ctx // self.block_len if self.block_kv else 0)
+
+    @property
+    def head_axis(self) -> int:
+        """Where 4-D caches have their head axis."""
+        return self.block_head_axis if self.block_kv else 1
 
     @property
     def eps(self) -> float:
@@ -195,7 +204,7 @@ def tensors(config: Config) -> dict[str, Tensor]:
         "V_cache": Tensor(cache_shape(c, False), c.kv_dtype),
         "attention_mask": Tensor((c.S_ctx, c.B, c.q, c.S), c.mask_dtype),
         "sink": _optional((c.q, 1), c.sink),
-        "kv_cache_update_idx": _optional((c.B, 1), "uint32" if c.update_cache else None),
+        "kv_cache_update_idx": _optional(index_shape(c), "uint32" if c.update_cache else None),
         "k_scale": _optional((c.k_scale_rows, 1), c.k_scale),
         "v_scale": _optional((c.v_scale_rows, 1), c.v_scale),
         "W_out": _optional((c.q * c.d, c.H), c.W_out),
@@ -207,14 +216,17 @@ def tensors(config: Config) -> dict[str, Tensor]:
     )  # fmt: skip
 
 
+def index_shape(config: Config) -> tuple[int, int]:
+    """Shape of kv_cache_update_idx; with one token per batch both forms are one."""
+    return (config.B, config.S if config.idx_per_token else 1)
+
+
 def cache_shape(config: Config, transposed: bool) -> tuple[int, ...]:
-    """Shape of a cache as the caller passes it: a head axis of size 1 is axis 1 of a flat cache, 2 of blocks."""
+    """Shape of a cache as the caller passes it, with a head axis of size 1 at `head_axis` in four dimensions."""
     c = config
-    if c.block_kv:
-        head: tuple[int, ...] = (1,) if c.cache_rank == 4 else ()
-        return (c.blocks, c.block_len, *head, c.d)
     rows = (c.d, c.S_max) if transposed else (c.S_max, c.d)
-    return (c.B, 1, *rows) if c.cache_rank == 4 else (c.B, *rows)
+    shape = (c.blocks, c.block_len, c.d) if c.block_kv else (c.B, *rows)
+    return (*shape[: c.head_axis], 1, *shape[c.head_axis :]) if c.cache_rank == 4 else shape
 
 
 def results(config: Config) -> dict[str, Tensor]:

@@ -30,8 +30,12 @@ DECISIONS = (
     ),
     Decision(
         "AB-D7", "Arguments that the call cannot use are refused: cos without sin, k_scale without v_scale, gamma, "
-        "W_Q, W_K, kv_cache_update_idx, bias_out and scales beside a mode that has no use for them.",
-        "An option that is not honoured must not be ignored in silence.",
+        "W_Q, W_K, kv_cache_update_idx, bias_out and scales beside a mode that has no use for them. Accepted without "
+        "effect are X_hidden_dim_actual and every eps beside a norm that is off, sink and softmax_scale with "
+        "skip_attention.",
+        "An option that is not honoured must not be ignored in silence. The exceptions are constants of a layer: a "
+        "serving stack passes them whatever it switches off for debugging, none of them asks for a stage, and two of "
+        "the eps have no value that stands for none.",
     ),
     Decision(
         "AB-D8", "Head norms take every legal d; RoPE takes 64 and 128.",
@@ -43,8 +47,10 @@ DECISIONS = (
         "Public code permutes by a matmul, where 0 * inf spreads them; the layouts must agree.",
     ),
     Decision(
-        "AB-D11", "Several tokens of a batch go to consecutive rows of one block; rows across a block are refused.",
-        "One index per batch cannot name rows of two blocks; public code runs into the physically next one (AB2).",
+        "AB-D11", "kv_cache_update_idx is [B, 1], the first of S consecutive slots, in a block cache of one block, or "
+        "[B, S], a slot per token in any order, and 0xFFFFFFFF skips that token alone.",
+        "The releases of the page take the first form, later ones the second, and they do not contradict. One index "
+        "per batch cannot name rows of two blocks: refused, where public code runs into the physically next one (AB2).",
     ),
     Decision(
         "AB-D12", "Rows past the cache are refused, in flat caches past the batch's own slots.",
@@ -52,8 +58,9 @@ DECISIONS = (
     ),
     Decision("AB-D13", "rmsnorm_X_eps None is 1e-3.", "The page."),
     Decision(
-        "AB-D14", "4-D caches have their head axis at 1 (flat) or 2 (blocks) and come back as they were.",
-        "The releases of the page's signature.",
+        "AB-D14", "4-D caches have their head axis at 1 (flat), or at 2 or 1 (blocks; the size 1 tells), and come back "
+        "as they were.",
+        "The releases of the page's signature have 2 for blocks, later ones 1; with block_len 1 both are one shape.",
     ),
     Decision(
         "AB-D15", "skip_attention gives the queries unscaled, [d, B*q*S] where there is no projection.",
@@ -71,7 +78,7 @@ DEFECTS = (
     Defect("AB1", "skip index ignored in flat caches, or batch b-1's last slot written",
            "flat, S=1, B>=2, one index 0xFFFFFFFF", "comment in public code"),
     Defect("AB2", "rows across a block boundary go to the physically next block",
-           "block_len 16, index % 16 = 14, S=5: refused", "public tracker"),
+           "[B, S]: rows across a boundary, the next block elsewhere; [B, 1]: refused", "public tracker"),
     Defect("AB3", "skip writes anyway in block caches", "last batch 0xFFFFFFFF, all bytes compared", "public tests"),
     Defect("AB4", "K and V swapped between cores, or only one cache updated", "LNC 1 and 2", "fact sheet 5"),
     Defect("AB5", "wrong batch slices of new V with blocks", "block, S > resized block_len, no multiple, B >= 2",
@@ -104,7 +111,8 @@ DEFECTS = (
     Defect("AB26", "rows past the slots of a batch", "index S_max-1, S=2: refused", "fact sheet 7"),
     Defect("AB27", "row index through float32", "B*S_max above 2**24", "fact sheet 7"),
     Defect("AB28", "update_cache=False touches the caches", "bytes compared", "fact sheet 4.6"),
-    Defect("AB29", "4-D caches come back 3-D, or their head axis is mixed up", "4-D caches", "fact sheet 4.4"),
+    Defect("AB29", "4-D caches come back 3-D, or their head axis is mixed up",
+           "4-D caches, of blocks with either axis", "fact sheet 4.4"),
     Defect("AB30", "heads of different requests mixed", "B >= 2, q >= 2, one-hot heads", "release 2.32"),
     Defect("AB31", "order of transposed_out, shard of out_in_sb", "LNC 2, both flags", "fact sheet 4.6"),
     Defect("AB32", "runs differ", "repeated runs, bits compared", "release notes 2.28, 2.30"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from reference.contracts.attention_block_tkg_config import (
     Config,
 )
 from reference.contracts.attention_tkg import ID_LIMIT, MASK_DTYPES
+from reference.contracts.float32_number import is_float32_number
 from reference.contracts.output_projection_tkg import BANK, NH_LIMIT
 from reference.contracts.qkv_config import H_LIMIT, I_LIMIT
 
@@ -24,8 +24,8 @@ _SIZES = ("B", "S", "H", "q", "d", "S_ctx", "S_max")
 _OPTIONAL_SIZES = ("block_len", "num_blocks")
 _FLAGS = (
     "X_in_sb", "rmsnorm_X_enabled", "rmsnorm_QK_pre_rope_enabled", "rope_contiguous_layout",
-    "rmsnorm_QK_post_rope_enabled", "K_cache_transposed", "update_cache", "transposed_out", "out_in_sb",
-    "skip_attention",
+    "rmsnorm_QK_post_rope_enabled", "K_cache_transposed", "update_cache", "idx_per_token", "transposed_out",
+    "out_in_sb", "skip_attention",
 )  # fmt: skip
 _EPS = ("rmsnorm_QK_pre_rope_eps", "rmsnorm_QK_post_rope_eps")
 _FLOAT_TENSORS = ("gamma", "cos", "sin", "W_Q", "W_K", "sink", "k_scale", "v_scale", "bias_out")
@@ -42,12 +42,8 @@ def _whole(config: Config, names: tuple[str, ...], least: int) -> bool:
     return all(type(size) is int and size >= least for size in sizes)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
 def _is_eps(value: Any) -> bool:
-    return _is_number(value) and value >= 0
+    return is_float32_number(value) and value >= 0
 
 
 def _weight_dtypes(quantization: str, plain: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,6 +63,11 @@ def _legal_dtypes(c: Config) -> bool:
 
 def _gamma_matches(c: Config) -> bool:
     return (c.gamma is not None) == c.rmsnorm_X_enabled
+
+
+def _head_axis(c: Config) -> bool:
+    known = type(c.block_head_axis) is int and c.block_head_axis in (1, 2)
+    return known and (c.block_head_axis == 2 or (c.block_kv and c.cache_rank == 4))
 
 
 def _nothing_to_project(c: Config) -> bool:
@@ -140,13 +141,13 @@ RULES: tuple[Rule[Config], ...] = (
     ),
     Rule(
         "eps", "rmsnorm_X_eps, rmsnorm_QK_pre_rope_eps, rmsnorm_QK_post_rope_eps",
-        "every eps must be a finite number of at least 0",
+        "every eps must be a number of at least 0, finite in float32",
         lambda c: _is_eps(c.eps) and all(_is_eps(getattr(c, name)) for name in _EPS),
         _show("rmsnorm_X_eps", *_EPS), "pass a small positive number", _FACTS,
     ),
     Rule(
-        "softmax_scale", "softmax_scale", "softmax_scale must be None or a finite number",
-        lambda c: _is_number(c.scale), _show("softmax_scale"), "leave it out for 1/sqrt(d)", _API,
+        "softmax_scale", "softmax_scale", "softmax_scale must be None or a number, finite in float32",
+        lambda c: is_float32_number(c.scale), _show("softmax_scale"), "leave it out for 1/sqrt(d)", _API,
     ),
     Rule(
         "gamma", "rmsnorm_X_gamma", "gamma must be given exactly with rmsnorm_X_enabled", _gamma_matches,
@@ -181,6 +182,16 @@ RULES: tuple[Rule[Config], ...] = (
         "kv_dtype", "K_cache, V_cache", f"the caches must be {FP8} with k_scale and v_scale, else like X",
         lambda c: c.kv_dtype == (FP8 if c.quantized_kv else c.dtype), _show("kv_dtype", "k_scale", "dtype"),
         "cast the caches, or pass both scales", f"{_FACTS} 6.5",
+    ),
+    Rule(
+        "head_axis", "K_cache, V_cache", "the head axis of block caches must be 2, or 1 in 4-D ones",
+        _head_axis, _show("block_head_axis", "block_len", "cache_rank"), "leave it at 2 for all other caches",
+        "decision AB-D14",
+    ),
+    Rule(
+        "idx_per_token", "kv_cache_update_idx", "an index per token needs update_cache and more than one token",
+        lambda c: not c.idx_per_token or (c.update_cache and c.S > 1), _show("idx_per_token", "update_cache", "S"),
+        "with one token both forms are [B, 1]", "decision AB-D11",
     ),
     Rule(
         "block_transposed", "K_cache_transposed", "a block KV cache holds keys as rows",

@@ -44,8 +44,9 @@ def cached(config: Config) -> Array:
     """Tokens in the cache of every batch, [B]: all different, room for the new ones."""
     room = config.S_ctx - config.S
     if config.block_kv:
-        # The first new slot begins a block, so that all of them lie in it.
-        return np.array([(3 + 2 * b) % (room // config.block_len) * config.block_len for b in range(config.B)])
+        # The first new slot begins a block, so that all of them lie in it; with an index per token it ends one.
+        blocks = np.array([(3 + 2 * b) % (room // config.block_len) for b in range(config.B)])
+        return blocks * config.block_len + (config.block_len - 1 if config.idx_per_token else 0)
     return np.array([(3 * b + 3 * (config.S_ctx // 4)) % room for b in range(config.B)])
 
 
@@ -62,12 +63,12 @@ def build(config: Config, seed: int = 0) -> Inputs:
 
 
 def indices(config: Config, table: Array | None) -> Array:
-    """The slot behind the cached tokens of every batch."""
-    count = cached(config)
+    """The slot behind the cached tokens of every batch, [B, 1], or those of all new tokens, [B, S]."""
+    token = cached(config)[:, None] + np.arange(config.S if config.idx_per_token else 1)
     if table is None:
-        return count.astype(np.uint32)[:, None]
-    block = table[np.arange(config.B), count // config.block_len].astype(np.int64)
-    return (block * config.block_len + count % config.block_len).astype(np.uint32)[:, None]
+        return token.astype(np.uint32)
+    block = np.take_along_axis(table.astype(np.int64), token // config.block_len, axis=1)
+    return (block * config.block_len + token % config.block_len).astype(np.uint32)
 
 
 def decode_mask(config: Config, count: Array) -> Array:

@@ -31,6 +31,9 @@ from reference.errors import KernelArgumentError
 LEGAL = {
     "default": {},
     "block": BLOCK,
+    "block, head axis 1": BLOCK | {"cache_rank": 4, "block_head_axis": 1},
+    "an index per token": {"idx_per_token": True},
+    "block, an index per token": BLOCK | {"idx_per_token": True},
     "float16": FLOAT16,
     "FP8": FP8_KV | BLOCK,
     "quantized": STATIC | STATIC_OUT,
@@ -67,6 +70,8 @@ ILLEGAL: dict[str, dict[str, Any]] = {
     "head_weights": {"W_Q": "float32"},
     "kv_scales_pair": {"k_scale": "float32"},
     "kv_dtype": {"kv_dtype": "float8_e4m3"},
+    "head_axis": BLOCK | {"block_head_axis": 1},
+    "idx_per_token": {"idx_per_token": True, "update_cache": False},
     "block_transposed": BLOCK | {"K_cache_transposed": True},
     "block_multiple": BLOCK | {"block_len": 48},
     "context": {"S_max": 255},
@@ -86,6 +91,18 @@ MORE = {
     "quantization without a projection": ("out_unused", {"quantization_type_out": "ROW", **NO_OUT}),
     "scales without FP8 caches": ("kv_dtype", {"k_scale": "float32", "v_scale": "float32"}),
     "NaN scale": ("softmax_scale", {"softmax_scale": float("nan")}),
+    "scale beyond float32": ("softmax_scale", {"softmax_scale": 4e38}),
+    "negative scale beyond float32": ("softmax_scale", {"softmax_scale": -1e300}),
+    "scale beyond float64": ("softmax_scale", {"softmax_scale": 10**400}),
+    "bool as a scale": ("softmax_scale", {"softmax_scale": True}),
+    "eps of X beyond float32": ("eps", {"rmsnorm_X_eps": 1e39}),
+    "eps before RoPE beyond float64": ("eps", {"rmsnorm_QK_pre_rope_eps": 10**400}),
+    "eps after RoPE beyond float32": ("eps", {"rmsnorm_QK_post_rope_eps": 1e39}),
+    "index per token of one token": ("idx_per_token", {"S": 1, "idx_per_token": True}),
+    "head axis 1 of a flat cache": ("head_axis", {"cache_rank": 4, "block_head_axis": 1}),
+    "head axis 0": ("head_axis", BLOCK | {"cache_rank": 4, "block_head_axis": 0}),
+    "head axis 3": ("head_axis", BLOCK | {"cache_rank": 4, "block_head_axis": 3}),
+    "bool as a head axis": ("head_axis", BLOCK | {"cache_rank": 4, "block_head_axis": True}),
     "more than 128 tokens": ("columns", {"B": 129, "S": 1, "q": 1}),
 }
 
@@ -130,9 +147,29 @@ def test_other_violations_are_refused_by_their_rule(name: str) -> None:
     assert found.rule == rule
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"softmax_scale": 3.4028235e38},
+        {"softmax_scale": -3.4028235e38},
+        {"softmax_scale": 10**38},
+        {"rmsnorm_X_eps": 3.4028235e38},
+        {"rmsnorm_X_eps": 1e-300},
+        {"rmsnorm_QK_pre_rope_eps": 0},
+    ],
+)
+def test_scalars_that_float32_holds_are_legal(changes: dict[str, Any]) -> None:
+    assert refusal(dataclasses.replace(config_of(), **changes)) is None
+
+
 def block_call(index: list[int]) -> tuple[Config, dict[str, Any]]:
     config = config_of(**BLOCK)
     return config, build(config) | {"kv_cache_update_idx": np.array(index, np.uint32)[:, None]}
+
+
+def token_call(index: list[list[int]], **changes: Any) -> tuple[Config, dict[str, Any]]:
+    config = config_of(**changes, idx_per_token=True)
+    return config, build(config) | {"kv_cache_update_idx": np.array(index, np.uint32)}
 
 
 def flat_call(**tensors: Any) -> tuple[Config, dict[str, Any]]:
@@ -151,6 +188,20 @@ CALLS: dict[str, tuple[Config, dict[str, Any]]] = {
     "idx_block": block_call([0, 30]),
     "idx_distinct": block_call([32, 34]),
 }  # fmt: skip
+MORE_CALLS: dict[str, tuple[str, tuple[Config, dict[str, Any]]]] = {
+    "an index per batch for one per token": ("tensor_shapes", token_call([[0], [0]])),
+    "an index per token for one per batch": ("tensor_shapes", flat_call(
+        kv_cache_update_idx=np.zeros((2, 3), np.uint32),
+    )),
+    "head axis 2 for 1": ("tensor_shapes", (
+        config_of(**BLOCK, cache_rank=4, block_head_axis=1), build(config_of(**BLOCK, cache_rank=4)),
+    )),
+    "a token past a flat cache": ("idx_range", token_call([[0, 1, 2], [SKIP, 300, SKIP]])),
+    "a token past a block cache": ("idx_range", token_call([[0, 1, 2], [3, 4, 640]], **BLOCK)),
+    "two tokens of a flat batch": ("idx_distinct", token_call([[7, 8, 7], [0, 1, 2]])),
+    "two tokens of a block batch": ("idx_distinct", token_call([[7, 8, 7], [0, 1, 2]], **BLOCK)),
+    "tokens of two block batches": ("idx_distinct", token_call([[7, 8, 9], [10, 11, 8]], **BLOCK)),
+}  # fmt: skip
 
 
 def test_every_rule_of_calls_has_a_violation() -> None:
@@ -163,6 +214,27 @@ def test_illegal_calls_are_refused_by_their_rule(rule: str, run: Any) -> None:
     config, inputs = CALLS[rule]
     with pytest.raises(KernelArgumentError, match=rf"\[{rule}\]"):
         run(config, inputs)
+
+
+@pytest.mark.parametrize("name", MORE_CALLS)
+def test_other_illegal_calls_are_refused_by_their_rule(name: str) -> None:
+    rule, call = MORE_CALLS[name]
+    found = call_refusal(*call)
+    assert found is not None
+    assert found.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("index", "layout"),
+    [
+        ([[299, 0, 7], [7, 299, SKIP]], {}),
+        ([[5, SKIP, SKIP], [SKIP, SKIP, SKIP]], {"K_cache_transposed": True}),
+        ([[639, 0, 15], [16, 320, SKIP]], BLOCK),
+        ([[14, 15, 16], [SKIP, 31, 32]], BLOCK),
+    ],
+)
+def test_an_index_per_token_names_any_slots_in_any_order(index: list[list[int]], layout: dict[str, Any]) -> None:
+    assert call_refusal(*token_call(index, **layout)) is None
 
 
 @pytest.mark.parametrize("index", [[297, 0], [0, 0], [SKIP, SKIP]])

@@ -419,6 +419,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "block": BLOCK,
     "block, one token": BLOCK | {"S": 1, "B": 4, "num_blocks": 70},
     "block, FP8, four dimensions": BLOCK | FP8_KV | {"cache_rank": 4},
+    "block, head axis 1": BLOCK | {"cache_rank": 4, "block_head_axis": 1},
+    "an index per token": {"idx_per_token": True},
+    "FP8, transposed, an index per token": FP8_KV | {"K_cache_transposed": True, "idx_per_token": True},
+    "block, an index per token": BLOCK | {"idx_per_token": True},
 }
 
 
@@ -433,13 +437,19 @@ def poisoned(config: Config, inputs: Inputs) -> Inputs:
     return found
 
 
-def slots(config: Config, name: str, cache: Array, first: int, b: int, s: int) -> Array:
-    """The view [d] of one token's slot."""
+def slots(config: Config, name: str, cache: Array, slot: int, b: int) -> Array:
+    """The view [d] of one slot."""
     if config.block_kv:
-        row: Array = cache[(first + s) // config.block_len, (first + s) % config.block_len]
-        return row.reshape(-1)
+        blocks: Array = cache.reshape(config.num_blocks, config.block_len, config.d)
+        return blocks[slot // config.block_len, slot % config.block_len]
     rows: Array = cache[b].reshape(cache.shape[-2:])
-    return rows[:, first + s] if name == "K_cache" and config.K_cache_transposed else rows[first + s]
+    return rows[:, slot] if name == "K_cache" and config.K_cache_transposed else rows[slot]
+
+
+def slot_of(config: Config, index: Array, b: int, s: int) -> int | None:
+    """Where token s of batch b goes; None where it is not written."""
+    named = int(index[b, s if config.idx_per_token else 0])
+    return None if named == SKIP else named + (0 if config.idx_per_token else s)
 
 
 @pytest.mark.parametrize("skipped", [(), (0,), (1,), "all"], ids=["none", "first", "second", "all"])
@@ -449,16 +459,20 @@ def test_every_byte_of_the_caches_is_where_it_belongs(name: str, skipped: Any) -
     inputs = poisoned(config, build(config))
     index = inputs["kv_cache_update_idx"]
     index[list(range(config.B) if skipped == "all" else skipped)] = SKIP
+    if config.idx_per_token:
+        # And one token alone.
+        index[1, 1] = SKIP
     before = {name: inputs[name].tobytes() for name in ("K_cache", "V_cache")}
     found = model(config, inputs)
     given = {key: tensor for key, tensor in inputs.items() if key != "kv_cache_update_idx"}
-    new = model(dataclasses.replace(config, update_cache=False), given)
+    new = model(dataclasses.replace(config, update_cache=False, idx_per_token=False), given)
     rows = {"K_cache": new["K_out"].transpose(1, 2, 0), "V_cache": new["V_out"][:, 0]}
     for cache, result in (("K_cache", "K_out"), ("V_cache", "V_out")):
         want = inputs[cache].copy()
         for b in range(config.B):
-            for s in range(config.S if index[b, 0] != SKIP else 0):
-                slots(config, cache, want, int(index[b, 0]), b, s)[...] = rows[cache][b, s]
+            for s in range(config.S):
+                if (slot := slot_of(config, index, b, s)) is not None:
+                    slots(config, cache, want, slot, b)[...] = rows[cache][b, s]
         assert_same_bits(found[result], want)
         assert inputs[cache].tobytes() == before[cache]
 
