@@ -1,9 +1,10 @@
 """New keys and values of decode: their FP8 codes, and their places in caches that calls address by run-time index.
 
-`idx` [B, 1] uint32 in HBM is the first slot of a batch in a flat cache, the first row of all rows in a block cache;
-0xFFFFFFFF leaves the batch's caches as they are. Only bits are moved; an index is never more than added to, on the
-engine whose integers are exact. Both ways of overflow of those keep a skipped batch skipped: the larger of an index
-and its sum is the index itself where the sum wrapped.
+`idx` uint32 in HBM is [B, 1], the first of S consecutive slots of a batch, or [B, S], the slot of every token; slots of
+a batch in a flat cache, rows of all rows in a block cache. What 0xFFFFFFFF stands for, a batch or a token, leaves the
+caches as they are. Only bits are moved; an index is never more than added to, on the engine whose integers are exact.
+Both ways of overflow of those keep what is skipped skipped: the larger of an index and its sum is the index itself
+where the sum wrapped.
 """
 
 import nki.isa as nisa
@@ -39,10 +40,14 @@ def shifted_index(index, pattern, channel_multiplier):
 
 def row_slots(idx, S, batch_rows):
     """uint32 [B*S, 1]: the row of token b*S + s in a cache where `batch_rows` rows lie between batches."""
-    B = idx.shape[0]
+    B, given = idx.shape
     first = nl.ndarray((1, B, S), dtype=nl.uint32)
-    nisa.dma_copy(dst=first, src=idx.reshape((1, B, 1)).broadcast(2, S))
-    rows = shifted_index(first, [[batch_rows, B], [1, S]], 0)
+    if given == S:
+        nisa.dma_copy(dst=first, src=idx.reshape((1, B, S)))
+        rows = shifted_index(first, [[batch_rows, B], [0, S]], 0)
+    else:
+        nisa.dma_copy(dst=first, src=idx.reshape((1, B, 1)).broadcast(2, S))
+        rows = shifted_index(first, [[batch_rows, B], [1, S]], 0)
     slots = nl.ndarray((B * S, 1), dtype=nl.uint32)
     nisa.dma_copy(dst=slots, src=rows.reshape((1, B * S)))
     return slots
@@ -59,15 +64,20 @@ def update_keys(cache, keys, idx, S, flat):
 
 
 def update_transposed_keys(cache, keys, idx, S):
-    """keys [d, B*S] to columns of a cache [B, d, S_max]: per batch a run of S slots in each of d rows."""
+    """keys [d, B*S] to columns of a cache [B, d, S_max]: a run of slots, per batch or per token, in each of d rows."""
     B, d, S_max = cache.shape
-    index = nl.ndarray((d, B), dtype=nl.uint32)
-    nisa.dma_copy(dst=index, src=idx.reshape((1, B)).broadcast(0, d))
-    starts = shifted_index(index, [[0, B]], S_max)
+    runs = B * idx.shape[1]
+    slots = B * S // runs
+    index = nl.ndarray((d, runs), dtype=nl.uint32)
+    nisa.dma_copy(dst=index, src=idx.reshape((1, runs)).broadcast(0, d))
+    starts = shifted_index(index, [[0, runs]], S_max)
     elements = cache.reshape((B * d * S_max, 1))
-    for b in range(B):
+    for r in range(runs):
+        b = r * slots // S
         nisa.dma_copy(
-            dst=elements.ap([[1, d], [1, S]], offset=b * d * S_max, vector_offset=starts[:, b : b + 1], indirect_dim=0),
-            src=keys[:, nl.ds(b * S, S)],
+            dst=elements.ap(
+                [[1, d], [1, slots]], offset=b * d * S_max, vector_offset=starts[:, r : r + 1], indirect_dim=0
+            ),
+            src=keys[:, nl.ds(r * slots, slots)],
             oob_mode=nisa.oob_mode.skip,
         )

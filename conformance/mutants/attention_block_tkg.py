@@ -422,7 +422,7 @@ MUTANTS = (
     ),
     _mutant(
         "layout", "transposed-as-rows",
-        "channels of transposed keys stand side by side", "[[0, B]], S_max)", "[[0, B]], 1)",
+        "channels of transposed keys stand side by side", "[[0, runs]], S_max)", "[[0, runs]], 1)",
         _cfg("K_cache_transposed=true"), "", "class: wrong layout", file=_UPDATE,
     ),
     _mutant(
