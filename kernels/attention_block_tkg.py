@@ -12,10 +12,14 @@ import nki.language as nl
 from kernels.attention_block_tkg_arguments import (
     block_shape,
     check_caches,
+    check_flags,
     check_heads,
+    check_numbers,
     check_out,
+    check_qkv,
     check_quantization,
     check_sizes,
+    check_update,
 )
 from kernels.attention_tkg import AttnTKGConfig, attention_tkg
 from kernels.cache_update import quantize_new, update_keys, update_transposed_keys, update_values
@@ -76,27 +80,35 @@ def attention_block_tkg(
     """(out, K_out, V_out) of new tokens X [B, S, H] in HBM or [128, B*S, H/128] in SBUF, with one KV head.
 
     out is what output_projection_tkg returns; without W_out attention [B, q, d, S] in HBM or [d, B*q*S] in SBUF. K_out
-    and V_out are the caches, updated at kv_cache_update_idx [B, 1] after they were read, or without update_cache new
-    keys [d, B, S] and values [B, 1, S, d]. With k_scale and v_scale new keys and values are float8_e4m3 of their
-    products with these. skip_attention passes on the queries, unscaled, in place of attention. The compiler places all
-    tiles, whatever `sbm` is.
+    and V_out are the caches, updated at kv_cache_update_idx after they were read, or without update_cache new keys
+    [d, B, S] and values [B, 1, S, d]. The index is [B, 1], where each batch begins, or [B, S], where each token goes.
+    With k_scale and v_scale new keys and values are float8_e4m3 of their products with these. skip_attention passes on
+    the queries, unscaled, in place of attention. The compiler places all tiles, whatever `sbm` is.
     """
     n, prg = program_sharding()
     blocks = active_blocks_table != None
     shape = block_shape(X, W_qkv, attention_mask, V_cache, blocks, n, prg)
-    check_sizes(shape, X, W_qkv)
-    check_quantization(quantization_type_qkv, W_qkv, weight_dequant_scale_qkv, input_dequant_scale_qkv)
+    check_sizes(shape, X, W_qkv, attention_mask)
+    check_flags((
+        rmsnorm_X_enabled, rmsnorm_QK_pre_rope_enabled, rope_contiguous_layout, rmsnorm_QK_post_rope_enabled,
+        K_cache_transposed, update_cache, transposed_out, out_in_sb, skip_attention,
+    ))
+    check_numbers(
+        shape, X_hidden_dim_actual, rmsnorm_X_eps, rmsnorm_QK_pre_rope_eps, rmsnorm_QK_post_rope_eps, softmax_scale
+    )
+    check_quantization(quantization_type_qkv, W_qkv, weight_dequant_scale_qkv, input_dequant_scale_qkv, 3, True)
+    check_qkv(shape, X.dtype, W_qkv, bias_qkv, rmsnorm_X_gamma, rmsnorm_X_enabled)
     check_heads(
-        shape, rmsnorm_X_gamma, rmsnorm_X_enabled, cos, sin, rmsnorm_QK_post_rope_enabled, rmsnorm_QK_post_rope_W_Q,
-        rmsnorm_QK_post_rope_W_K,
+        shape, cos, sin, rmsnorm_QK_post_rope_enabled, rmsnorm_QK_post_rope_W_Q, rmsnorm_QK_post_rope_W_K, sink
     )
     check_caches(
-        shape, X.dtype, K_cache, V_cache, K_cache_transposed, blocks, k_scale, v_scale, update_cache,
-        kv_cache_update_idx,
+        shape, X.dtype, K_cache, V_cache, K_cache_transposed, active_blocks_table, k_scale, v_scale
     )
-    check_out(W_out, bias_out, quantization_type_out, transposed_out)
-    if W_out != None:
-        check_quantization(quantization_type_out, W_out, weight_dequant_scale_out, input_dequant_scale_out)
+    check_update(shape, update_cache, kv_cache_update_idx)
+    check_out(
+        shape, W_out, bias_out, quantization_type_out, weight_dequant_scale_out, input_dequant_scale_out,
+        transposed_out,
+    )
 
     tokens = project_tokens(
         shape, X, W_qkv, bias_qkv, quantization_type_qkv, weight_dequant_scale_qkv, input_dequant_scale_qkv,
@@ -249,11 +261,11 @@ def rows_view(cache):
 
 
 def block_view(cache):
-    """A block cache [blocks, block_len, d] without its axis of one head."""
+    """A block cache [blocks, block_len, d] without its axis of one head, before or behind that of rows."""
     if len(cache.shape) == 3:
         return cache
-    count, block_len, heads, d = cache.shape
-    return cache.reshape((count, block_len, d))
+    count, outer, inner, d = cache.shape
+    return cache.reshape((count, outer * inner, d))
 
 
 def store_queries(shape, query):
