@@ -28,7 +28,7 @@ def drift(
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the drift here; - for stdout.")] = None,
 ) -> int:
-    """Tell what moved from A to B and what it means; exit 1 if anything is out, below its grade, or a run is not whole."""
+    """Tell what moved from A to B and what it means; exit 1 if anything is out, below its grade, or not whole."""
     require_folder(json_file)
     found = compared(side(old), side(new), jobs)
     if json_file is not None:
