@@ -12,8 +12,9 @@ from conformance.grades import Grade
 #: 'refused': the contract says no. 'unfit': this config has no room for what the lane promises, or is for another
 #: chip. 'violation': the machine says that the kernel breaks one of its rules. 'compile-failed': a compiler refused
 #: it, nothing ran. 'timed-out': no answer within the time limit. 'died': the process of the launch ended in the
-#: middle of it, or the device did. 'crashed': anything else was raised. 'failed': an output is below its required
-#: grade. 'waived': what went wrong is a known failure (conformance/waivers.py).
+#: middle of it, or the device did. 'not-run': nothing was launched, for a reason outside the kernel. 'crashed':
+#: anything else was raised. 'failed': an output is below its required grade. 'waived': what went wrong is a known
+#: failure (conformance/waivers.py).
 STATUSES = (
     "passed",
     "waived",
@@ -24,13 +25,14 @@ STATUSES = (
     "compile-failed",
     "timed-out",
     "died",
+    "not-run",
     "crashed",
 )
 
 #: Figures of an output that may be infinite.
 _FIGURES = ("max_abs_error", "relative_l2", "share_of_bound")
 #: Of these, what says nothing of the numbers, and is tried again when a run is resumed.
-UNDONE = ("timed-out", "died")
+UNDONE = ("timed-out", "died", "not-run")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.table import Table
 from conformance.backends import BACKENDS, TIME_LIMIT, available, in_child, is_hardware
 from conformance.backends.child import ChildBackend
 from conformance.backends.errors import SettingsError
+from conformance.backends.official import unread
 from conformance.backends.preflight import preflight_call, verdict
 from conformance.backends.settings import Setting, device_settings
 from conformance.runner import named_backend
@@ -48,6 +49,7 @@ def _findings(backend: str | None, timeout: float) -> dict[str, Any]:
         "version": 1,
         "backends": {name: available(name)._asdict() for name in BACKENDS},
         "versions": versions(),
+        "remarks": [told for told in {unread(versions()["nki"]), unread(facts.get("nki", ""))} if told],
         "settings": [{"setting": str(one), "why": one.why, "remark": _remark(one)} for one in stated],
         "backend": backend or "",
         "place": facts,
@@ -85,6 +87,8 @@ def _remark(setting: Setting) -> str:
 def _show(document: dict[str, Any]) -> None:
     for table in _tables(document):
         console().print(table)
+    for remark in document["remarks"]:
+        console().print(remark, markup=False, highlight=False, soft_wrap=True)
     for cores, told in document["preflight"].items():
         line = f"known launch on {document['backend']}, {cores}: {told}"
         console().print(line, markup=False, highlight=False, soft_wrap=True)

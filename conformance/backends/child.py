@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from conformance.backends.errors import BY_NAME, BackendError, Crashed, Died, SettingsError, TimedOut, Unfit
+from conformance.backends.errors import BY_NAME, BackendError, Crashed, Died, NotRun, SettingsError, TimedOut, Unfit
 from conformance.backends.preflight import preflight_call, verdict
 from conformance.backends.settings import Settings, environment
 from conformance.backends.wire import Closed, Late, receive, send
@@ -103,8 +103,8 @@ class ChildBackend:
 
     def _fly_once(self, lnc: int) -> None:
         """A preflight that shows stochastic rounding stops every launch; one that merely fails is a fact beside the
-        results, since a tool may dislike that kernel and no other."""
-        if lnc not in self._flown:
+        results, since a tool may dislike that kernel and no other. One that never ran is tried again."""
+        if self._flown.get(lnc, NotRun.status).startswith(NotRun.status):
             try:
                 self._flown[lnc] = self.fly(lnc) or "right"
             except SettingsError as error:
@@ -140,8 +140,11 @@ class ChildBackend:
         if answer[0] == "refused":
             raise answer[1]
         error = BY_NAME.get(answer[1], Crashed)(*answer[2:])
-        if message[0] == "start" or isinstance(error, (Died, TimedOut, SettingsError)):
+        starts = message[0] == "start"
+        if starts or isinstance(error, (Died, TimedOut, NotRun)):
             self.close()
+        if starts and not isinstance(error, (Died, TimedOut, NotRun)):
+            raise NotRun(f"the child process could not start: {error}", error.details)
         raise error
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from conformance.backends.availability import Availability
 from conformance.backends.child import TIME_LIMIT, ChildBackend, Place
-from conformance.backends.official import INSTALL, facts, missing_package, on_cores
+from conformance.backends.errors import CompileFailed
+from conformance.backends.official import INSTALL, facts, folder, missing_compiler, missing_package, on_cores
 from conformance.backends.outputs import fresh_arguments, named_outputs
-from conformance.backends.settings import TARGET, Settings, device_settings, require
+from conformance.backends.settings import TARGET, Settings, device_settings, lasting, require
+from conformance.backends.tracing import was_tracing
 from conformance.subject import Arrays, Call
+from conformance.versions import RUNTIME
 
 #: The driver's module, and the device file of the first Neuron device.
 DRIVER = Path("/sys/module/neuron")
@@ -45,8 +49,9 @@ def instance_type() -> str:
 
 
 def _missing(chip: str) -> Iterator[str]:
-    if package := missing_package():
-        yield package
+    yield from filter(None, (missing_package(), missing_compiler()))
+    if not _runtime_is_there():
+        yield f"Neuron runtime ({RUNTIME} does not exist, nor {RUNTIME.name} in LD_LIBRARY_PATH)"
     if not DRIVER.exists() and not DEVICE.exists():
         yield f"Neuron driver ({DRIVER} does not exist)"
     if not DEVICE.exists():
@@ -58,6 +63,11 @@ def _missing(chip: str) -> Iterator[str]:
         yield f"{chip} instance (this is {machine or 'a machine of unknown type'})"
     elif os.environ.get(TARGET) != chip:
         yield f"the type of this instance ({machine or 'unknown'}); if it is {chip}, say so: {TARGET}={chip}"
+
+
+def _runtime_is_there() -> bool:
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    return any((folder / RUNTIME.name).exists() for folder in (RUNTIME.parent, *map(Path, filter(None, folders))))
 
 
 def make(chip: str, name: str, timeout: float = TIME_LIMIT) -> ChildBackend:
@@ -81,8 +91,10 @@ class Launcher:
     """The child's side (worker.Executor)."""
 
     def __init__(self, name: str, settings: Settings, stand_in: bool) -> None:
-        self.facts = facts(name, stand_in)
-        self._settings = settings
+        # Before the package is imported: what it sets for itself later is its own affair, unless it has to last.
+        require(settings, os.environ)
+        self.facts = facts(name, stand_in) | {"settings": ", ".join(map(str, settings))}
+        self._settings = lasting(settings)
 
     def launch(self, call: Call) -> Arrays:
         """Named outputs. An in-place argument that the kernel returns too is taken from there: whether a host
@@ -92,6 +104,16 @@ class Launcher:
         """
         require(self._settings, os.environ)
         arguments = fresh_arguments(call)
-        returned = on_cores(call)(**arguments)
+        returned = _launched(call, arguments)
         require(self._settings, os.environ)
         return named_outputs(call, returned, arguments, prefer_returned=True)
+
+
+def _launched(call: Call, arguments: dict[str, Any]) -> Any:
+    kernel = on_cores(call)
+    try:
+        return kernel(**arguments)
+    except Exception as error:
+        if was_tracing(error, call.function, folder()):
+            raise CompileFailed(f"while the kernel was traced: {type(error).__name__}: {error}") from error
+        raise

@@ -23,7 +23,14 @@ class Crashed(BackendError):
     """The call raised something that no other class stands for."""
 
 
-class SettingsError(BackendError):
+class NotRun(BackendError):
+    """Nothing was launched, or nothing that could be believed, for a reason that lies outside the kernel: it says
+    nothing of it, and is tried again when a run is resumed."""
+
+    status = "not-run"
+
+
+class SettingsError(NotRun):
     """The runtime is not set as a comparable result needs it, so nothing was launched or believed."""
 
 
@@ -63,7 +70,7 @@ class Died(BackendError):
     status = "died"
 
 
-_KINDS = (Crashed, SettingsError, CompileFailed, Refused, RuleViolated, Unfit, TimedOut, Died)
+_KINDS = (Crashed, NotRun, SettingsError, CompileFailed, Refused, RuleViolated, Unfit, TimedOut, Died)
 #: For statuses that several classes share, the most general one.
 BY_STATUS: dict[str, type[BackendError]] = {kind.status: kind for kind in reversed(_KINDS)}
 BY_NAME: dict[str, type[BackendError]] = {kind.__name__: kind for kind in _KINDS}

@@ -33,7 +33,7 @@ class Launcher:
     """The child's side (worker.Executor)."""
 
     def __init__(self, name: str, settings: Settings, stand_in: bool) -> None:
-        self.facts = facts(name, stand_in)
+        self.facts = facts(name, stand_in) | {"settings": ", ".join(map(str, settings))}
         self._settings = settings
 
     def launch(self, call: Call) -> Arrays:

@@ -20,6 +20,9 @@ class Setting:
     name: str
     value: str | None
     why: str
+    #: Whether it must still be so when a launch is over; else only at the start of the process: the package may use
+    #: the variable for programs that it starts.
+    lasts: bool = True
 
     def __str__(self) -> str:
         return f"{self.name} unset" if self.value is None else f"{self.name}={self.value}"
@@ -49,6 +52,8 @@ def device_settings(chip: str, lnc: int, inherited: Mapping[str, str]) -> Settin
         Setting(ROUNDING, "0", "models round to nearest even"),
         Setting("NKI_SIMULATOR", None, "else the official package answers from its simulator"),
         Setting("XLA_USE_BF16", None, "frameworks turn stochastic rounding on with it"),
+        Setting("NEURON_CC_FLAGS", None, "options for a framework's graphs (--lnc, --auto-cast)", lasts=False),
+        Setting("NKI_COMPILER_FRONTEND", None, "the front end that this version comes with", lasts=False),
     )
     return (*stated, *_share(lnc, inherited))
 
@@ -85,6 +90,7 @@ def simulator_settings(call: Call) -> Settings:
     """For launches under the official simulator, whose own default is trn3."""
     return (
         Setting(TARGET, call.target or "trn2", "the generation that the models are of"),
+        Setting(CORES, str(call.lnc), "a logical core has as many physical ones as the kernel is launched on"),
         Setting("NKI_PRECISE_FP", "1", "low-precision tiles keep their precision, the default since 0.4"),
     )
 
@@ -97,6 +103,11 @@ def environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, s
         if one.value is not None:
             changed[one.name] = one.value
     return changed
+
+
+def lasting(settings: Settings) -> Settings:
+    """Those that have to hold as long as the process lives."""
+    return tuple(one for one in settings if one.lasts)
 
 
 def departures(settings: Iterable[Setting], found: Mapping[str, str]) -> list[str]:

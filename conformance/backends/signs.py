@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,41 @@ class Sign:
     pattern: str
     source: str
 
+
+#: The runtime's statuses by number: "Failed to execute the model status=1003" names none.
+NRT_NAMES = MappingProxyType(
+    {
+        1: "NRT_FAILURE",
+        2: "NRT_INVALID",
+        3: "NRT_INVALID_HANDLE",
+        4: "NRT_RESOURCE",
+        5: "NRT_TIMEOUT",
+        6: "NRT_HW_ERROR",
+        7: "NRT_QUEUE_FULL",
+        9: "NRT_LOAD_NOT_ENOUGH_NC",
+        10: "NRT_UNSUPPORTED_NEFF_VERSION",
+        11: "NRT_FAIL_HOST_MEM_ALLOC",
+        13: "NRT_UNINITIALIZED",
+        14: "NRT_CLOSED",
+        15: "NRT_QUEUE_EMPTY",
+        101: "NRT_EXEC_UNIT_UNRECOVERABLE",
+        1002: "NRT_EXEC_BAD_INPUT",
+        1003: "NRT_EXEC_COMPLETED_WITH_NUM_ERR",
+        1004: "NRT_EXEC_COMPLETED_WITH_ERR",
+        1005: "NRT_EXEC_NC_BUSY",
+        1006: "NRT_EXEC_OOB",
+        1100: "NRT_COLL_PENDING",
+        1200: "NRT_EXEC_HW_ERR_COLLECTIVES",
+        1201: "NRT_EXEC_HW_ERR_HBM_UE",
+        1202: "NRT_EXEC_HW_ERR_NC_UE",
+        1203: "NRT_EXEC_HW_ERR_DMA_ABORT",
+        1204: "NRT_EXEC_SW_NQ_OVERFLOW",
+        1205: "NRT_EXEC_HW_ERR_REPAIRABLE_HBM_UE",
+        1206: "NRT_NETWORK_PROXY_FAILURE",
+    }
+)
+#: The status that a program ends with is none of the runtime's, and a compiler's is told without these words.
+_NUMBERED = re.compile(r"(?is)\b(?:nrt|execut|load)\w*\b.*?(?<!exit )\bstatus(?:[ _]code)?\s*[:=]?\s*(\d+)\b")
 
 #: The first row that fits decides, so narrow ones stand first.
 SIGNS = (
@@ -33,6 +69,13 @@ SIGNS = (
         r"\bNRT_(HW_ERROR|EXEC_UNIT_UNRECOVERABLE|EXEC_HW_ERR_\w+|UNINITIALIZED|CLOSED)\b",
         "nrt_status.h: the device, or the runtime's hold on it, is gone",
     ),
+    Sign(
+        "not-run",
+        r"\bNRT_(RESOURCE|QUEUE_FULL|LOAD_NOT_ENOUGH_NC|FAIL_HOST_MEM_ALLOC|EXEC_NC_BUSY)\b",
+        "nrt_status.h: cores or memory are not to be had, another process holds them",
+    ),
+    Sign("not-run", r"NeuronCore\(s\) not available", "troubleshooting of the runtime: Neuron Core is in use"),
+    Sign("not-run", r"(?i)\bnrt_init\b.*\bfail|\bfail\w*\b.*\bnrt_init\b", "troubleshooting: no runtime starts"),
     Sign("crashed", r"\bNRT_[A-Z]\w+\b", "nrt_status.h: every other status of the runtime"),
     Sign("compile-failed", r"\bNCC_[A-Z]+\d+\b", "error codes of the compiler's reference pages"),
     Sign("compile-failed", r"(?i)compil\w*(error|exception|failure)\b", "a class named for compiling"),
@@ -68,7 +111,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _text(error: BaseException) -> str:
     kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
-    return f"{kinds}: {error}"
+    numbers = (int(one) for one in _NUMBERED.findall(str(error)))
+    return " ".join([f"{kinds}: {error}", *(NRT_NAMES[one] for one in numbers if one in NRT_NAMES)])
 
 
 def _raised_in(error: BaseException, package: Path) -> bool:

@@ -7,6 +7,7 @@ the object itself would be of no use to it. Standard output takes no part; a com
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import pickle
 import select
@@ -15,9 +16,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
-from conformance.backends.errors import BackendError
+from conformance.backends.errors import NotRun
 
 #: In front of every message, so that a stray write is noticed instead of being read as a length.
 _MAGIC = b"nkio"
@@ -27,7 +29,7 @@ _LENGTH = struct.Struct("<Q")
 _GLANCE = 0.25
 
 
-class CannotTravel(BackendError):
+class CannotTravel(NotRun):
     """Something in a launch has no name under which another process could find it."""
 
 
@@ -88,7 +90,7 @@ def name_of(value: Any) -> tuple[str, str] | None:
     """(module, attribute) under which any process can import this very object, or None.
 
     A jitted kernel stands where its function stood; a kernel that was bound to another name is searched for in
-    its module.
+    its module, and one that does not tell its function in every module: nothing but being callable is promised of it.
     """
     for source in (value, getattr(value, "__wrapped__", None), getattr(value, "func", None)):
         module = sys.modules.get(getattr(source, "__module__", None) or "")
@@ -97,10 +99,23 @@ def name_of(value: Any) -> tuple[str, str] | None:
         name = getattr(source, "__qualname__", "")
         if name and _attribute(module, name) is value:
             return module.__name__, name
-        for other, held in vars(module).items():
-            if held is value:
-                return module.__name__, other
-    return None
+        if other := _bound_in(module, value):
+            return module.__name__, other
+    # A lambda or an inner function stands under no name; what else there is may be somebody's wrapper.
+    return None if inspect.isroutine(value) else _searched(value)
+
+
+def _searched(value: Any) -> tuple[str, str] | None:
+    """Where any module holds an object; one that imports nki goes first, since kernels stand in such."""
+    found: list[tuple[str, str]] = []
+    for name, module in list(sys.modules.items()):
+        if name != "__main__" and isinstance(module, ModuleType) and (other := _bound_in(module, value)):
+            found.append((name, other))
+    return min(found, key=lambda one: "nki" not in vars(sys.modules[one[0]]), default=None)
+
+
+def _bound_in(module: ModuleType, value: Any) -> str:
+    return next((name for name, held in list(vars(module).items()) if held is value), "")
 
 
 def _attribute(holder: Any, path: str) -> Any:

@@ -14,14 +14,13 @@ import socket
 import threading
 import time
 import traceback
-from pathlib import Path
 from typing import Any, Protocol
 
-from conformance.backends.errors import BY_STATUS, BackendError
+from conformance.backends.errors import BY_STATUS, BackendError, CompileFailed, NotRun
+from conformance.backends.official import folder
 from conformance.backends.signs import status_of
 from conformance.backends.wire import Closed, receive, send
 from conformance.subject import Arrays, Call
-from reference.dropin import official_spec
 from reference.errors import KernelArgumentError
 
 #: A child waits for its next launch as long as it takes.
@@ -52,8 +51,7 @@ def serve(descriptor: int) -> None:
         except Closed:
             return
         except Exception as error:
-            # The message is whole, but something that it names cannot be imported here.
-            answer = _told(error)
+            answer = _told(_not_imported(error))
         _reply(channel, answer)
 
 
@@ -96,13 +94,17 @@ def _told(error: Exception) -> tuple[Any, ...]:
     details = "".join(traceback.format_exception(error))
     if isinstance(error, BackendError):
         return ("raised", type(error).__name__, str(error), error.details or details)
-    kind = BY_STATUS[status_of(error, _official_folder())]
+    kind = BY_STATUS[status_of(error, folder())]
     return ("raised", kind.__name__, f"{type(error).__name__}: {error}", details)
 
 
-def _official_folder() -> Path | None:
-    spec = official_spec()
-    return Path(spec.origin).parent if spec is not None and spec.origin else None
+def _not_imported(error: Exception) -> BackendError:
+    """The message is whole, but something that it names cannot be imported here: because nki lacks what the module
+    asks of it, or because there is no such module."""
+    details = "".join(traceback.format_exception(error))
+    lacks = not isinstance(error, ImportError) or (error.name or "").partition(".")[0] == "nki"
+    kind = CompileFailed if lacks else NotRun
+    return kind(f"the kernel cannot be imported: {type(error).__name__}: {error}", details)
 
 
 def _end_with_the_run(channel: socket.socket) -> None:

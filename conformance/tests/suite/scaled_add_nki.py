@@ -4,11 +4,16 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 
+from conformance.tests.standin.opaque import Opaque
+
 
 @nki.jit
 def scaled_add(a, b, total, scale):
     """y = a * scale + b in the dtype of a; total += a * scale in place."""
     return _scaled_add(a, b, total, scale)
+
+
+opaque = Opaque.of(scaled_add)
 
 
 @nki.jit

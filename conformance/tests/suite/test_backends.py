@@ -19,6 +19,8 @@ from conformance.subject import Call
 from reference import dropin
 
 ROOT = Path(__file__).parents[3]
+#: A file per part of a machine that has all.
+WHOLE = ("isa.py", "libnrt.so.1", "driver", "neuron0")
 
 
 class _Package:
@@ -44,7 +46,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def instance(package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of whose Neuron parts nothing is there, until a test writes the file of that part."""
+    """A machine of whose Neuron parts nothing is there but the compiler, until a test writes the file of that part."""
+    monkeypatch.setattr(official, "version", lambda asked: {"neuronx-cc": "2.27.1"}.get(asked, ""))
+    monkeypatch.setattr(device, "RUNTIME", package / "libnrt.so.1")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(package / "elsewhere"))
     monkeypatch.setattr(device, "DRIVER", package / "driver")
     monkeypatch.setattr(device, "DEVICE", package / "neuron0")
     monkeypatch.setattr(device, "INSTANCE_TYPES", (package / "product_name", package / "instance_type"))
@@ -74,10 +79,54 @@ def test_a_placeholder_of_the_public_index_is_named_and_not_taken_for_the_real_t
     _give(package, "isa.py")
     monkeypatch.setattr(official, "version", lambda asked: version if asked == name else "2.30")
     told = f"package {name} {version} is the placeholder of the public index, not the real one"
-    for backend in ("nki-sim", "trn2", "trn3"):
+    for backend in ("trn2", "trn3"):
         assert told in backends.available(backend).reason
+    # The simulator is the package nki alone.
+    assert backends.available("nki-sim").here == (name == "neuronx-cc")
     monkeypatch.setattr(official, "version", lambda asked: "2.30")
     assert backends.available("nki-sim").here
+    assert "placeholder" not in backends.available("trn2").reason
+
+
+def test_a_device_needs_the_compiler_and_the_simulator_does_not(
+    instance: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _give(instance, *WHOLE)
+    _give(instance, "product_name", text="trn2.48xlarge\n")
+    assert backends.available("trn2").here
+    monkeypatch.setattr(official, "version", lambda asked: "0.7.0" if asked == "nki" else "")
+    told = "missing: package neuronx-cc (none is installed; a launch on a device compiles with it). "
+    assert backends.available("trn2").reason.startswith(told)
+    assert backends.available("nki-sim").here
+
+
+@pytest.mark.parametrize(("version", "here"), [("0.5.9", False), ("0.6.0+abc", True), ("0.10.1", True), ("", True)])
+def test_kernels_need_the_version_that_brought_their_loops(
+    package: Path, monkeypatch: pytest.MonkeyPatch, version: str, here: bool
+) -> None:
+    _give(package, "isa.py")
+    monkeypatch.setattr(official, "version", lambda asked: version)
+    found = backends.available("nki-sim")
+    assert found.here is here
+    assert here or f"package nki 0.6 or newer (this is {version}" in found.reason
+
+
+def test_the_runtime_may_lie_where_the_loader_looks(instance: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _give(instance, *(name for name in WHOLE if name != "libnrt.so.1"))
+    _give(instance, "product_name", text="trn2.48xlarge\n")
+    assert backends.available("trn2").reason.startswith("missing: Neuron runtime (")
+    (instance / "elsewhere").mkdir()
+    _give(instance / "elsewhere", "libnrt.so.1")
+    assert backends.available("trn2").here
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("0.6.0", ""), ("0.7.3+x", ""), ("", ""), ("0.8.0", "nki 0.8.0 is not read about"), ("1.0", "nki 1.0 is")],
+)
+def test_a_version_beyond_what_was_read_about_is_named(version: str, told: str) -> None:
+    assert official.unread(version).startswith(told)
+    assert bool(official.unread(version)) == bool(told)
 
 
 def test_a_package_with_instructions_is_official_and_shuts_out_the_machine(package: Path) -> None:
@@ -92,7 +141,8 @@ def test_all_that_a_device_lacks_is_told_at_once_in_one_line(instance: Path) -> 
     found = backends.available("trn2")
     assert not found.here
     assert "\n" not in found.reason
-    for part in ("package nki", "Neuron driver", "Neuron device", "trn2 instance (this is a machine of unknown type)"):
+    assert "trn2 instance (this is a machine of unknown type)" in found.reason
+    for part in ("package nki", "Neuron runtime", "Neuron driver", "Neuron device"):
         assert part in found.reason
     assert found.reason.endswith("install from AWS's own Neuron package index, see the Neuron SDK setup guide")
     # No address of any index: where it lies is for the guide to say.
@@ -103,8 +153,9 @@ def test_all_that_a_device_lacks_is_told_at_once_in_one_line(instance: Path) -> 
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        (("isa.py",), "missing: Neuron driver"),
-        (("isa.py", "driver"), "missing: Neuron device"),
+        (("isa.py",), "missing: Neuron runtime"),
+        (("isa.py", "libnrt.so.1"), "missing: Neuron driver"),
+        (("isa.py", "libnrt.so.1", "driver"), "missing: Neuron device"),
         (("driver", "neuron0"), "missing: package nki"),
     ],
 )
@@ -127,7 +178,7 @@ def test_what_is_there_is_not_missed(instance: Path, given: tuple[str, ...], mis
 def test_the_instance_has_to_be_of_the_chip(
     instance: Path, machine: str, wanted: str, here: bool, reason: str
 ) -> None:
-    _give(instance, "isa.py", "driver", "neuron0")
+    _give(instance, *WHOLE)
     _give(instance, "product_name", text=machine)
     found = backends.available(wanted)
     assert found.here is here
@@ -137,7 +188,7 @@ def test_the_instance_has_to_be_of_the_chip(
 def test_where_the_machine_does_not_say_its_type_the_driver_or_the_caller_may(
     instance: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _give(instance, "isa.py", "driver", "neuron0")
+    _give(instance, *WHOLE)
     assert "if it is trn2, say so: NEURON_PLATFORM_TARGET_OVERRIDE=trn2" in backends.available("trn2").reason
     monkeypatch.setenv(settings.TARGET, "trn2")
     assert backends.available("trn2").here
@@ -170,13 +221,19 @@ def test_only_chips_count_as_hardware() -> None:
 
 @pytest.mark.parametrize("lnc", [1, 2])
 def test_a_device_launch_states_chip_cores_and_rounding(lnc: int) -> None:
-    inherited = {"NEURON_RT_STOCHASTIC_ROUNDING_EN": "1", "NKI_SIMULATOR": "1", "HOME": "/here"}
+    inherited = {
+        "NEURON_RT_STOCHASTIC_ROUNDING_EN": "1",
+        "NKI_SIMULATOR": "1",
+        "NEURON_CC_FLAGS": "--lnc=1",
+        "NKI_COMPILER_FRONTEND": "custom",
+        "HOME": "/here",
+    }
     stated = settings.device_settings("trn2", lnc, inherited)
     found = settings.environment(stated, inherited)
     assert found["NEURON_PLATFORM_TARGET_OVERRIDE"] == "trn2"
     assert found["NEURON_LOGICAL_NC_CONFIG"] == str(lnc)
     assert found["NEURON_RT_STOCHASTIC_ROUNDING_EN"] == "0"
-    assert "NKI_SIMULATOR" not in found
+    assert not {"NKI_SIMULATOR", "NEURON_CC_FLAGS", "NKI_COMPILER_FRONTEND"} & found.keys()
     assert found["HOME"] == "/here"
     settings.require(stated, found)
 
@@ -227,6 +284,22 @@ def test_what_departs_from_the_statement_is_told_with_the_reason() -> None:
         "NEURON_RT_STOCHASTIC_ROUNDING_EN is 1, it must be 0: models round to nearest even",
         "NKI_SIMULATOR is 1, it must be unset: else the official package answers from its simulator",
     ]
+
+
+def test_what_the_package_may_set_for_its_own_programs_is_looked_at_before_it_is_there_alone() -> None:
+    stated = settings.device_settings("trn2", 2, {})
+    found = settings.environment(stated, {}) | {"NEURON_CC_FLAGS": "--lnc=1"}
+    assert settings.departures(settings.lasting(stated), found) == []
+    with pytest.raises(SettingsError, match="NEURON_CC_FLAGS is --lnc=1, it must be unset"):
+        settings.require(stated, found)
+    with pytest.raises(SettingsError, match="STOCHASTIC_ROUNDING"):
+        settings.require(settings.lasting(stated), found | {settings.ROUNDING: "1"})
+
+
+def test_the_official_simulator_has_as_many_cores_as_the_launch() -> None:
+    for lnc in (1, 2):
+        stated = settings.simulator_settings(Call(lambda: None, {}, (), lnc))
+        assert settings.environment(stated, {settings.CORES: "7"})[settings.CORES] == str(lnc)
 
 
 def test_the_official_simulator_plays_the_generation_of_the_models() -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import pytest
 from conformance.backends import child as child_module
 from conformance.backends import device, is_hardware
 from conformance.backends.child import ChildBackend, Place
-from conformance.backends.errors import BY_STATUS, Crashed, Died, SettingsError, TimedOut, Unfit
+from conformance.backends.errors import BY_STATUS, BackendError, Died, NotRun, SettingsError, TimedOut, Unfit
 from conformance.backends.preflight import preflight_call
 from conformance.backends.settings import LENT, ROUNDING
 from conformance.backends.wire import CannotTravel
@@ -32,6 +33,7 @@ from conformance.runner import named_backend, run_case
 from conformance.subject import Call, Case, Subject
 from conformance.tests import standin
 from conformance.tests.standin.fixtures import Stage, stage
+from conformance.tests.standin.opaque import Opaque
 from conformance.tests.suite import scaled_add
 
 __all__ = ["stage"]
@@ -93,7 +95,12 @@ WITHOUT_OUTPUTS = {
     "segv": ("died", "the child process was killed by SIGSEGV"),
     "device-lost": ("died", "NRT_EXEC_UNIT_UNRECOVERABLE"),
     "runtime-timeout": ("timed-out", "NRT_TIMEOUT"),
-    "sets-rounding": ("crashed", f"{ROUNDING} is 1, it must be 0"),
+    "no-attribute": ("crashed", "AttributeError: in the package, no kernel on the stack"),
+    "lacks:ndarray": ("compile-failed", "while the kernel was traced: AttributeError"),
+    "busy": ("not-run", "NRT_EXEC_NC_BUSY"),
+    "no-init": ("not-run", "nrt_init failed"),
+    "numbered": ("died", "status=101"),
+    "sets-rounding": ("not-run", f"{ROUNDING} is 1, it must be 0"),
 }
 #: Of output y, what grade F is given for.
 WRONG = {
@@ -154,9 +161,38 @@ def test_a_kernel_that_nobody_jitted_is_launched_all_the_same(backend: ChildBack
     assert result.passed, result.report()
 
 
+def test_a_kernel_that_tells_nothing_of_its_function_is_launched_all_the_same(backend: ChildBackend) -> None:
+    result = _run(backend, subject=SUBJECT.with_implementation(f"{scaled_add.__name__}_nki:opaque"))
+    assert result.passed, result.report()
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("import nki.no_such_part\n", "compile-failed"),
+        ("import nki.language as nl\nnl.no_such_name\n", "compile-failed"),
+        ("import no_such_package\n", "not-run"),
+    ],
+)
+def test_a_kernel_that_cannot_be_imported_beside_the_package_is_told(
+    backend: ChildBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, status: str
+) -> None:
+    """As a module that was written for another version of the package; here its kernel stands in."""
+    (tmp_path / "written_for_another.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    there = ModuleType("written_for_another")
+    monkeypatch.setitem(sys.modules, "written_for_another", there)
+    vars(there)["kernel"] = Opaque.of(None)
+    with pytest.raises(BackendError, match="the kernel cannot be imported: ") as raised:
+        backend.run(Call(vars(there)["kernel"], {"x": np.zeros(1)}, ("y",)))
+    assert raised.value.status == status
+    assert _run(backend).passed
+
+
 def test_every_status_of_a_backend_is_one_of_the_suites() -> None:
     assert set(BY_STATUS) <= set(STATUSES)
-    assert {"compile-failed", "timed-out", "died", "refused", "violation", "crashed", "unfit"} == set(BY_STATUS)
+    without_numbers = {"compile-failed", "timed-out", "died", "not-run", "refused", "violation", "crashed", "unfit"}
+    assert without_numbers == set(BY_STATUS)
 
 
 def test_a_launch_that_hangs_is_killed_and_costs_one_case(backend: ChildBackend, stage: Stage) -> None:
@@ -262,7 +298,7 @@ def test_cores_that_suit_no_launch_are_told_and_spoil_no_later_one(
     two = PROJECTION.case("plain")
     monkeypatch.setenv(LENT, "1,2")
     told = _run(backend, two, PROJECTION)
-    assert (told.status, "no 2 make up a logical core" in told.error) == ("crashed", True)
+    assert (told.status, "no 2 make up a logical core" in told.error) == ("not-run", True)
     monkeypatch.setenv(LENT, "2,3")
     assert _run(backend, two, PROJECTION).passed
 
@@ -335,7 +371,7 @@ def test_stochastic_rounding_is_found_by_its_numbers_and_stops_every_launch(
     stage.plays("right", preflight="stochastic")
     for case in (SMALL, EXACT):
         result = _run(backend, case)
-        assert result.status == "crashed"
+        assert result.status == "not-run"
         assert "stochastic rounding is on: of 65536 equal elements 16384 were rounded up" in result.error
     assert stage.launches == 0
 
@@ -355,6 +391,15 @@ def test_a_preflight_that_merely_fails_is_a_fact_beside_the_results(
     stage.plays("right", preflight=manner)
     assert _run(backend).passed
     assert backend.facts["preflight on 1 core(s)"] == fact
+
+
+def test_a_preflight_that_never_ran_is_tried_again(backend: ChildBackend, stage: Stage) -> None:
+    stage.plays("right", preflight="busy")
+    assert _run(backend).passed
+    assert backend.facts["preflight on 1 core(s)"].startswith("not-run: ")
+    stage.plays("right", preflight="stochastic")
+    backend.close()
+    assert "stochastic rounding is on" in _run(backend).error
 
 
 # ---- the stand-in is no hardware -----------------------------------------------------------------------------------
@@ -426,7 +471,7 @@ def test_a_start_that_takes_too_long_is_told() -> None:
 
 def test_an_executor_that_does_not_exist_is_told() -> None:
     backend = ChildBackend("sim", Place("no.such:Launcher", lambda call: ()), standin.PATIENT)
-    with pytest.raises(Crashed, match="ModuleNotFoundError"):
+    with pytest.raises(NotRun, match="the child process could not start: ModuleNotFoundError"):
         backend.run(preflight_call(1))
 
 

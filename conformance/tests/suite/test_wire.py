@@ -76,6 +76,26 @@ def test_a_kernel_bound_to_another_name_is_found_by_that_name(monkeypatch: pytes
     assert wire.name_of(kernel) == (scaled_add_nki.__name__, "another")
 
 
+class _Opaque:
+    """A wrapper that tells nothing of its function."""
+
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        """Nothing."""
+
+
+def test_a_kernel_that_does_not_tell_its_function_is_found_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = _Opaque()
+    assert wire.name_of(kernel) is None
+    monkeypatch.setattr(wire, "held_by_an_importer", kernel, raising=False)
+    assert wire.name_of(kernel) == (wire.__name__, "held_by_an_importer")
+    monkeypatch.setattr(scaled_add_nki, "opaque", kernel, raising=False)
+    assert wire.name_of(kernel) == (scaled_add_nki.__name__, "opaque")
+    # The twin: an equal object of the same class is another one.
+    assert wire.name_of(_Opaque()) is None
+
+
 def test_a_kernel_without_a_name_cannot_travel_and_nothing_is_sent(pair: Pair) -> None:
     with pytest.raises(wire.CannotTravel, match="cannot be handed to another process"):
         wire.send(pair[0], (lambda a: a,), _soon())

@@ -211,6 +211,33 @@ def test_what_died_or_timed_out_is_tried_again_and_what_failed_is_not(
     assert rows == [("small", "died", 0), ("exact", "failed", 0), ("small", "passed", 1)]
 
 
+def test_what_was_never_launched_is_tried_again_and_what_crashed_is_not(
+    device: CommandLine, stage: Stage, tmp_path: Path
+) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    stage.plays("busy", "raises", "right")
+    code, results = _results(device, tmp_path / "results.json", *ledger)
+    assert (code, [one["status"] for one in results]) == (1, ["not-run", "crashed"])
+    code, results = _results(device, tmp_path / "results.json", *ledger, "--resume")
+    assert (code, [one["status"] for one in results]) == (1, ["passed", "crashed"])
+    assert stage.launches == 3
+
+
+def test_a_run_that_stochastic_rounding_stopped_goes_on_once_it_is_off(
+    device: CommandLine, row: None, stage: Stage, tmp_path: Path
+) -> None:
+    ledger = ("--ledger", str(tmp_path / "results"))
+    stage.plays("right", preflight="stochastic")
+    code, results = _results(device, tmp_path / "results.json", *ledger)
+    assert (code, {one["status"] for one in results}, stage.launches) == (1, {"not-run"}, 0)
+    stage.plays("right")
+    for backend in detection._shared.values():
+        backend.close()  # type: ignore[attr-defined]
+    detection._shared.clear()
+    code, results = _results(device, tmp_path / "results.json", *ledger, "--resume")
+    assert (code, {one["status"] for one in results}, stage.launches) == (0, {"passed"}, 2)
+
+
 @pytest.mark.parametrize("other", [("--repeat", "2"), ("--envelope",)])
 def test_a_run_that_asked_something_else_is_not_gone_on_with(
     device: CommandLine, stage: Stage, tmp_path: Path, other: tuple[str, ...]
@@ -329,6 +356,17 @@ def test_doctor_exits_1_where_the_known_launch_comes_out_wrong(
     answer = device("doctor", "--backend", standin.NAME)
     assert answer.code == 1
     assert told in answer.out
+
+
+@pytest.mark.parametrize(("version", "lines"), [("0.7.1", 0), ("0.8.0", 1)])
+def test_doctor_names_a_version_that_was_not_read_about(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, version: str, lines: int
+) -> None:
+    later = {**versions(), "nki": version}
+    monkeypatch.setattr(doctor, "versions", lambda: later)
+    answer = command("doctor")
+    assert answer.code == 0
+    assert answer.out.count(f"nki {version} is not read about: documents were read up to 0.7, see TRN2.md") == lines
 
 
 def test_doctor_on_the_machine_itself(command: CommandLine) -> None:

@@ -1,5 +1,6 @@
 """What a launch on the stand-in does: the right thing, or what NKI_ORACLE_STAND_IN lists."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from nki import kernel as machine
+from nki import language
 from nki.isa import NkiValidationError
 
 from reference.neuroncore.launch import is_active
@@ -76,12 +78,26 @@ def _act(name, kernel, args, kwargs):
     options = Options()
     if name == "variant":
         options = Options(profile=DEFAULT.replace(**dict([detail.split("=")])))
+    if name == "lacks":
+        with _without(detail):
+            return kernel.launch(args, kwargs, options).outputs
     if name == "keeps-arguments":
         kwargs = {key: np.array(value) if isinstance(value, np.ndarray) else value for key, value in kwargs.items()}
     value = kernel.launch(args, kwargs, options).outputs
     changed = _AFTER[name](value, kernel) if name in _AFTER else value
     _last[:] = [value]
     return changed
+
+
+@contextlib.contextmanager
+def _without(name):
+    """A version of nki.language that does not have a name: kernels meet it while they are traced."""
+    held = getattr(language, name)
+    delattr(language, name)
+    try:
+        yield
+    finally:
+        setattr(language, name, held)
 
 
 # ---- instead of a result ------------------------------------------------------------------------------------------
@@ -140,6 +156,10 @@ _INSTEAD = {
     "validation": _raise(NkiValidationError("dst must be in PSUM")),
     "violates": _violate,
     "raises": _raise(ZeroDivisionError("in the package")),
+    "no-attribute": _raise(AttributeError("in the package, no kernel on the stack")),
+    "busy": _raise(RuntimeError("NRT Error NRT_EXEC_NC_BUSY(1005)")),
+    "no-init": _raise(RuntimeError("Check failed: status == NRT_SUCCESS NEURONPOC : nrt_init failed.")),
+    "numbered": _raise(RuntimeError("Failed to execute the model status=101 message=Unrecoverable")),
     "bad-input": _raise(RuntimeError("NRT Error NRT_EXEC_BAD_INPUT(1002)")),
     "device-lost": _raise(RuntimeError("NRT Error NRT_EXEC_UNIT_UNRECOVERABLE(101)")),
     "runtime-timeout": _raise(RuntimeError("NRT Error NRT_TIMEOUT(5)")),
