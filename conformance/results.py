@@ -121,6 +121,8 @@ class CaseResult:
     points: dict[str, dict[str, str]] = field(default_factory=dict)
     #: Ids of the waivers that tolerate what went wrong.
     waivers: tuple[str, ...] = ()
+    #: What the launches of a probe gave (conformance/probes/evidence.py); empty for a case.
+    evidence: dict[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -135,7 +137,8 @@ class CaseResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         outputs = [output.to_dict() for output in self.outputs]
-        return dataclasses.asdict(self) | {"outputs": outputs, "waivers": list(self.waivers)}
+        plain = dataclasses.asdict(self) | {"outputs": outputs, "waivers": list(self.waivers)}
+        return plain if self.evidence else {name: value for name, value in plain.items() if name != "evidence"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CaseResult:

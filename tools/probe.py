@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,20 +14,21 @@ import typer
 from rich.table import Table
 
 from conformance.backends import TIME_LIMIT, is_hardware
-from conformance.backends.settings import TARGET
-from conformance.probes import record
-from conformance.probes.probe import Setting
+from conformance.probes import evidence, record
+from conformance.probes.evidence import Evidence
+from conformance.probes.probe import Probe, Setting, digest
 from conformance.probes.session import FieldFinding, Finding, Report, Session
+from conformance.results import CaseResult
 from conformance.runner import named_backend
 from conformance.subject import Backend
 from conformance.versions import versions
 from reference.numerics.profile import DEFAULT, PARTS, NumericsProfile, Value
-from tools import profile_option, selection
+from tools import chip, profile_option, selection
 from tools.errors import BadInput
 from tools.output import console, require_folder, write_json
 from tools.pool import run_all
+from tools.recording import Recording, interruptible
 
-_GENERATIONS = {"trn1": "gen2", "inf2": "gen2", "trn2": "gen3", "trn3": "gen4"}
 _COLORS = {"decided": "green", "open": "yellow", "generation": "bright_black"}
 
 
@@ -36,7 +37,7 @@ def probe(
         list[str] | None, typer.Option(help="Id of a question; may come several times. What it needs is asked, too.")
     ] = None,
     backend: Annotated[str, typer.Option(help="What executes the probes.")] = "sim",
-    target: Annotated[str | None, typer.Option(help="Chip that a simulator plays: trn2, trn3. [trn2]")] = None,
+    target: Annotated[str | None, typer.Option(help=chip.HELP)] = None,
     profile: Annotated[str, typer.Option(help="What the embedded machine plays. " + profile_option.HELP)] = "default",
     repeat: Annotated[int, typer.Option(help="Launches per probe; the bits must be equal.", min=1)] = 2,
     exhaustive: Annotated[
@@ -45,6 +46,10 @@ def probe(
     timeout: Annotated[
         float | None, typer.Option(help=f"Seconds per launch in a child process. [{TIME_LIMIT:g}]", min=0.1)
     ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Append what every probe gave to this file as it comes.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last run in the ledger that asked the same.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write findings and evidence here; - for stdout.")
     ] = None,
@@ -60,41 +65,69 @@ def probe(
     played = profile_option.profile_of(profile)
     if played != DEFAULT and backend != "sim":
         raise BadInput(f"--profile: backend {backend} has answers of its own; only sim plays them")
+    if resume and ledger is None:
+        raise BadInput("--resume goes on with a run in a ledger: give --ledger FILE")
     on = named_backend(backend, played, selection.timed_backend(backend, timeout))
-    session = _session(on, _setting(backend, target, played, exhaustive), question or [], repeat)
-    run_all(session.ask, session.probes, 1, "probing")
-    report = session.report()
-    told = versions()
-    if json_file is not None:
-        write_json(json_file, record.document(report, told))
-    if profile_out is not None:
-        write_json(profile_out, record.profile_document(report, is_hardware(backend), told))
+    setting = chip.setting(backend, target, played, exhaustive)
+    launches = Launches(on, setting, repeat, played)
+    session = _session(on.name, setting, launches, question or [])
+    if ledger is not None:
+        launches.recording = Recording(ledger, backend, evidence.PROBE, f"--repeat {repeat}", resume, played)
+    kept, again = (ledger, "--resume") if ledger else (json_file or profile_out, "")
+    written = functools.partial(_written, session, json_file, profile_out, is_hardware(backend))
+    try:
+        with interruptible(lambda: len(session.results), len(session.probes), kept, again):
+            run_all(session.ask, session.probes, 1, "probing")
+    except KeyboardInterrupt:
+        written()
+        raise
+    report = written()
     if json_file != Path("-"):
         _show(report, time.perf_counter() - started, repeat, profile_out, is_hardware(backend))
     return 0 if record.passed(report) else 1
 
 
-def _session(on: Backend, setting: Setting, questions: list[str], repeat: int) -> Session:
+@dataclass
+class Launches:
+    """Evidence of probes from a backend. With a recording it is on disk when it is given, and what the run has there is
+    not asked again."""
+
+    on: Backend
+    setting: Setting
+    repeat: int
+    played: NumericsProfile
+    recording: Recording | None = None
+
+    def __call__(self, probe: Probe) -> Evidence:
+        if self.recording is None:
+            return evidence.gather(self.on, self.setting, probe, self.repeat)
+        asked = self._row(probe, Evidence(digest(probe.launches(self.setting))))
+        known = self.recording.known(asked)
+        if known is not None and (kept := evidence.of_result(known)) is not None:
+            return kept
+        found = evidence.gather(self.on, self.setting, probe, self.repeat)
+        self.recording.add(self._row(probe, found))
+        return found
+
+    def _row(self, probe: Probe, found: Evidence) -> CaseResult:
+        return evidence.row(probe, self.setting, self.on.name, self.played.to_dict(), found)
+
+
+def _session(backend: str, setting: Setting, launches: Launches, questions: list[str]) -> Session:
     try:
-        return Session(on, setting, [one.upper() for one in questions], repeat)
+        return Session(backend, setting, launches, [one.upper() for one in questions])
     except ValueError as error:
         raise BadInput(f"--question: {error}") from None
 
 
-def _setting(backend: str, target: str | None, played: NumericsProfile, exhaustive: bool) -> Setting:
-    chip = backend if is_hardware(backend) else target or os.environ.get(TARGET, "") or "trn2"
-    if is_hardware(backend) and target not in (None, backend):
-        raise BadInput(f"--target {target}: backend {backend} is a chip, and no simulator of one")
-    if chip not in _GENERATIONS:
-        raise BadInput(f"--target {chip}: known are {', '.join(_GENERATIONS)}")
-    nki = played.nki if backend == "sim" else _version(versions()["nki"]) or played.nki
-    return Setting(_GENERATIONS[chip], nki, "exhaustive" if exhaustive else "sample")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """The leading numbers of a version; () where there are none."""
-    found = re.match(r"\d+(\.\d+)*", text)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+def _written(session: Session, json_file: Path | None, profile_out: Path | None, hardware: bool) -> Report:
+    """The report of what was asked so far, after it was written to the files."""
+    report, told = session.report(), versions()
+    if json_file is not None:
+        write_json(json_file, record.document(report, told))
+    if profile_out is not None:
+        write_json(profile_out, record.profile_document(report, hardware, told))
+    return report
 
 
 # ---------------------------------------------------------------------------------------- showing

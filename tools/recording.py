@@ -25,7 +25,7 @@ _Key = tuple[str, str, str, int]
 
 class Recording:
     """The results of one run of a command. `asked` is what decides them, beside backend, profile and versions, in
-    words. `rows` are those that the run has already."""
+    words."""
 
     def __init__(
         self, path: Path, backend: str, task: str, asked: str, resume: bool, profile: NumericsProfile = DEFAULT
@@ -36,8 +36,7 @@ class Recording:
         self._repetitions: dict[_Key, int] = {}
         found = latest(self._ledger, backend, task, asked, profile) if resume else None
         self._run = found.id if found else self._ledger.begin(backend, profile, note=asked, task=task)
-        self.rows = self._ledger.rows(self._run)
-        for row in self.rows:
+        for row in self._ledger.rows(self._run):
             key = _key(row.result.kernel, row.result.config, row.result.lane, row.result.seed)
             self._known[key] = row.result
             self._repetitions[key] = row.repetition + 1
@@ -47,6 +46,10 @@ class Recording:
         found = self._known.get(_key(kernel, config_to_dict(case.config), case.lane, case.seed))
         # Two cases of a catalog may be of one config.
         return None if found is None or found.status in UNDONE else dataclasses.replace(found, case=case.id)
+
+    def known(self, asked: CaseResult) -> CaseResult | None:
+        """The latest result that this run has of what `asked` is of."""
+        return self._known.get(_key(asked.kernel, asked.config, asked.lane, asked.seed))
 
     def plan(self, cases: Iterable[tuple[str, Case]]) -> None:
         """Says which cases of which kernels are to be there in the end."""
@@ -84,14 +87,15 @@ def named(ledger: Ledger, name: str, backend: str, task: str, asked: str) -> Run
 
 @contextlib.contextmanager
 def interruptible(
-    done: Callable[[], int], of: int, ledger: Path | None, again: str = "--resume"
+    done: Callable[[], int], of: int, file: Path | None, again: str = "--resume"
 ) -> Iterator[None]:
     """Tells, where what runs within is interrupted, how much there is by then and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        kept = f"are in {ledger}; go on with {again}" if ledger else "are lost; --ledger FILE keeps them as they come"
-        print(f"nki-oracle: interrupted: {done()} of {of} results {kept}", file=sys.stderr)
+        where = f"are in {file}" if file else "are lost"
+        told = f"go on with {again}" if again and file else "--ledger FILE keeps them as they come"
+        print(f"nki-oracle: interrupted: {done()} of {of} results {where}; {told}", file=sys.stderr)
         raise
 
 

@@ -7,14 +7,13 @@ the official simulator tells what those play, and its profile says so by carryin
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from conformance.probes import catalog, inseparable
+from conformance.probes.evidence import pack, unpack
 from conformance.probes.probe import Array
 from conformance.probes.session import FieldFinding, Finding, ProbeResult, ReadingResult, Report
 from reference.numerics.profile import DEFAULT, PARTS, QUESTIONS, NumericsProfile, Value
@@ -73,6 +72,7 @@ def profile_document(report: Report, hardware: bool, versions: Mapping[str, str]
         "target": report.setting.target,
         "versions": dict(versions),
         "unsettled": unsettled(report),
+        "unasked": list(report.unasked),
         "measurements": {one.question: _measurement(one, report, hardware) for one in report.findings},
     }
 
@@ -102,6 +102,7 @@ def document(report: Report, versions: Mapping[str, str]) -> Document:
         "target": report.setting.target,
         "tables": report.setting.tables,
         "passed": passed(report),
+        "unasked": list(report.unasked),
         "versions": dict(versions),
         "profile": profile_of(report, False).to_dict(),
         "combinations": [
@@ -112,8 +113,9 @@ def document(report: Report, versions: Mapping[str, str]) -> Document:
 
 
 def passed(report: Report) -> bool:
-    """Whether every probe ran, repeated itself, and fitted some candidate."""
-    return not any(result.status in ("none", "unstable", "failed") for one in report.findings for result in one.probes)
+    """Whether every probe was asked, ran, repeated itself, and fitted some candidate."""
+    statuses = {result.status for one in report.findings for result in one.probes}
+    return not report.unasked and not statuses & {"none", "unstable", "failed"}
 
 
 def question_document(finding: Finding, report: Report) -> Document:
@@ -164,7 +166,7 @@ def _probe(result: ProbeResult) -> Document:
         "readings": [_reading(one) for one in result.readings],
         "notes": list(result.notes),
         "outputs": {
-            f"{launch}/{name}": _raw(array)
+            f"{launch}/{name}": pack(array)
             for launch, outputs in result.outputs.items()
             for name, array in outputs.items()
         },
@@ -182,18 +184,9 @@ def _reading(one: ReadingResult) -> Document:
     }
 
 
-def _raw(array: Array) -> Document:
-    """Every bit of an output: base64 of zlib of the little-endian bytes, row-major."""
-    packed = zlib.compress(np.ascontiguousarray(array).tobytes(), 9)
-    return {"dtype": str(array.dtype), "shape": list(array.shape), "zlib": base64.b64encode(packed).decode()}
-
-
 def unpacked(raw: Mapping[str, Any]) -> Array:
     """An output of the evidence as an array of its storage bytes: its dtype where NumPy knows it, else unsigned."""
-    data = zlib.decompress(base64.b64decode(raw["zlib"]))
-    shape = tuple(raw["shape"])
-    count = int(np.prod(shape))
     try:
-        return np.frombuffer(data, np.dtype(raw["dtype"])).reshape(shape)
+        return unpack(raw, np.dtype(raw["dtype"]))
     except TypeError:
-        return np.frombuffer(data, np.dtype(f"u{len(data) // max(count, 1)}")).reshape(shape)
+        return unpack(raw)

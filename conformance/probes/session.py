@@ -7,17 +7,16 @@ reported, with the raw values: nothing is guessed, and later tables go on with a
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from conformance.probes import catalog
+from conformance.probes.evidence import Evidence, gather, one_line
 from conformance.probes.knowledge import Assignment, Knowledge, Relation
-from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, digest, fits, misfits
-from conformance.subject import Arrays, Backend, Call
+from conformance.probes.probe import Array, Band, Expected, Outputs, Probe, Readings, Setting, fits, misfits
+from conformance.subject import Backend
 from reference.numerics.profile import PARTS, QUESTIONS, Value
 
 #: Of a field: one candidate left; several; none of the known fits; this generation cannot be asked; its table rests
@@ -93,13 +92,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole session. `possible` is one assignment that everything seen allows."""
+    """A whole session. `possible` is one assignment that everything seen allows; `unasked` are probes that it did not
+    come to."""
 
     backend: str
     setting: Setting
     findings: tuple[Finding, ...]
     possible: Assignment
     combinations: tuple[Relation, ...] = ()
+    unasked: tuple[str, ...] = ()
 
     def finding(self, question: str) -> Finding:
         """The finding of one question; KeyError where it was not asked."""
@@ -110,66 +111,59 @@ class Report:
 
 
 def run(backend: Backend, setting: Setting, questions: Sequence[str] = (), repeat: int = 2) -> Report:
-    """A whole session at once; see `Session`."""
-    session = Session(backend, setting, questions, repeat)
+    """A whole session at once, each launch `repeat` times; see `Session`."""
+    session = Session(backend.name, setting, lambda probe: gather(backend, setting, probe, repeat), questions)
     for probe in session.probes:
         session.ask(probe)
     return session.report()
 
 
 class Session:
-    """The questions (all where none is named) with what they need, each launch `repeat` times.
+    """The questions (all where none is named) with what they need. `launch` gives the evidence of a probe, from the
+    backend of that name or from where it was kept.
 
-    `ask` every one of `probes`, in their order, then `report`. What a backend raises fails one probe and not the
-    session. ValueError for an unknown question.
+    `ask` the `probes` in their order, then `report`, which tells of those that were asked. ValueError for an unknown
+    question.
     """
 
-    def __init__(self, backend: Backend, setting: Setting, questions: Sequence[str] = (), repeat: int = 2) -> None:
+    def __init__(
+        self, backend: str, setting: Setting, launch: Callable[[Probe], Evidence], questions: Sequence[str] = ()
+    ) -> None:
         self.probes = catalog.chosen(questions)
         self.results: list[ProbeResult] = []
-        self._backend, self._setting, self._repeat = backend, setting, repeat
+        self._backend, self._setting, self._launch = backend, setting, launch
         self._knowledge = Knowledge(catalog.candidates(self.probes))
         self._unknown: set[str] = set()
 
     def ask(self, probe: Probe) -> None:
         """Run one probe and keep what it leaves."""
-        started = time.perf_counter()
-        result = self._asked(probe)
-        self.results.append(_with_time(result, time.perf_counter() - started))
+        self.results.append(self._asked(probe))
 
     def _asked(self, probe: Probe) -> ProbeResult:
         if probe.since > self._setting.level:
             return ProbeResult(probe, "generation")
         if unknown := [name for name in probe.needs if probe.strict and name in self._unknown]:
             return ProbeResult(probe, "skipped", f"its table needs {', '.join(unknown)}, which fits nothing known")
-        launches = probe.launches(self._setting)
-        inputs = digest(launches)
+        found = self._launch(probe)
         try:
-            runs = [self._outputs(launches, probe.optional) for _ in range(self._repeat)]
-            readings = probe.read(runs[0], self._setting)
+            if found.error:
+                return self._failed(probe, found, found.error)
+            return self._read(probe, found)
         except Exception as error:
-            # Compiler, runtime and device raise whatever they like; the session goes on without this probe.
-            return ProbeResult(probe, "failed", _one_line(error), inputs)
-        same = all(_same_bytes(runs[0], other) for other in runs[1:])
-        status, found = self._judged(probe, readings) if same else ("unstable", _evidence(readings))
-        notes = (*probe.notes(readings, self._setting), *_missing(launches, runs[0]))
-        return ProbeResult(probe, status, "", inputs, self._repeat, 0.0, found, notes, runs[0])
+            # Outputs of a wrong shape are an answer, too; the session goes on without this probe.
+            return self._failed(probe, found, one_line(error))
 
-    def _outputs(self, launches: Mapping[str, Call], optional: Sequence[str]) -> dict[str, Arrays]:
-        found: dict[str, Arrays] = {}
-        for name, call in launches.items():
-            try:
-                found[name] = self._launched(call)
-            except Exception:
-                if name not in optional:
-                    raise
-        return found
+    def _read(self, probe: Probe, found: Evidence) -> ProbeResult:
+        readings = probe.read(found.outputs, self._setting)
+        same = found.status == "passed"
+        status, judged = self._judged(probe, readings) if same else ("unstable", _evidence(readings))
+        notes = (*probe.notes(readings, self._setting), *_missing(probe.optional, found.outputs))
+        return ProbeResult(
+            probe, status, "", found.inputs, found.repeats, found.seconds, judged, notes, found.outputs
+        )  # fmt: skip
 
-    def _launched(self, call: Call) -> Arrays:
-        with warnings.catch_warnings():
-            # Arguments outside the documented range of a table are what some probes are about.
-            warnings.simplefilter("ignore")
-            return self._backend.run(replace(call, target=self._setting.target))
+    def _failed(self, probe: Probe, found: Evidence, error: str) -> ProbeResult:
+        return ProbeResult(probe, "failed", error, found.inputs, seconds=found.seconds)
 
     def _judged(self, probe: Probe, readings: Readings) -> tuple[str, tuple[ReadingResult, ...]]:
         tables = [(one, probe.table(one, self._setting)) for one in self._knowledge.assignments(probe.scope)]
@@ -187,7 +181,8 @@ class Session:
         findings = tuple(self._finding(question) for question in QUESTIONS if question in asked)
         defaults = {name: part.default for name, part in PARTS.items()}
         possible = self._knowledge.one(defaults)
-        return Report(self._backend.name, self._setting, findings, possible, self._knowledge.combinations())
+        unasked = tuple(probe.name for probe in self.probes[len(self.results) :])
+        return Report(self._backend, self._setting, findings, possible, self._knowledge.combinations(), unasked)
 
     def _finding(self, question: str) -> Finding:
         probes = tuple(result for result in self.results if result.probe.question == question)
@@ -202,27 +197,13 @@ class Session:
                 return FieldFinding(name, status, () if status == "none" else left)
         if "ran" in found:
             return FieldFinding(name, "decided" if len(left) == 1 else "open", left)
-        return FieldFinding(name, next(one for one in ("failed", "skipped", "generation") if one in found), left)
+        # A session that was broken off has not come to all the fields of a question.
+        unasked = next((one for one in ("failed", "skipped", "generation") if one in found), "skipped")
+        return FieldFinding(name, unasked, left)
 
 
-def _with_time(result: ProbeResult, seconds: float) -> ProbeResult:
-    return replace(result, seconds=seconds)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-
-
-def _missing(launches: Mapping[str, Call], outputs: Outputs) -> Iterator[str]:
-    yield from (f"'{name}', which gives evidence alone, could not run" for name in launches if name not in outputs)
-
-
-def _same_bytes(one: Outputs, other: Outputs) -> bool:
-    return one.keys() == other.keys() and all(
-        array.tobytes() == np.asarray(other[launch][name]).tobytes()
-        for launch, arrays in one.items()
-        for name, array in arrays.items()
-    )
+def _missing(optional: Sequence[str], outputs: Outputs) -> Iterator[str]:
+    yield from (f"'{name}', which gives evidence alone, could not run" for name in optional if name not in outputs)
 
 
 def _evidence(readings: Readings) -> tuple[ReadingResult, ...]:

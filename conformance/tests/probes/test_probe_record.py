@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conformance.probes import catalog, record
+from conformance.probes.evidence import pack
 from conformance.probes.probe import Setting, digest
 from conformance.probes.session import Report
 from conformance.tests.probes.blind import probed
@@ -100,6 +101,6 @@ def test_raw_outputs_of_formats_that_numpy_does_not_know_keep_their_bytes() -> N
     import ml_dtypes
 
     values = np.array([[1.5, -2.0]], ml_dtypes.bfloat16)
-    packed = record.unpacked(record._raw(values))
+    packed = record.unpacked(pack(values))
     assert packed.tobytes() == values.tobytes()
     assert packed.shape == values.shape
