@@ -30,12 +30,18 @@ def drift(
 ) -> int:
     """Tell what moved from A to B and what it means; exit 1 if anything is out, below its grade, or not whole."""
     require_folder(json_file)
-    found = compared(side(old), side(new), jobs)
+    found = compared(*_apart(side(old), side(new)), jobs)
     if json_file is not None:
         write_json(json_file, document(found))
     if json_file != Path("-"):
         drift_table.show(found, None if every else _MOST)
     return 0 if found.passed else 1
+
+
+def _apart(old: Side, new: Side) -> tuple[Side, Side]:
+    if old.label == new.label:
+        raise BadInput(f"drift: both sides are {old.label}; `nki-oracle list --ledger FILE` tells the runs of a ledger")
+    return old, new
 
 
 def compared(old: Side, new: Side, jobs: int) -> Drift:
