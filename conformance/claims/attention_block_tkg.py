@@ -88,6 +88,7 @@ PAGE = Page(
               (_MODEL + "test_identity_weights_give_keys_and_values_unchanged",)),
         Claim("Computation flow", "K and V go to the positions the index names, whatever the layout",
               (_MODEL + "test_every_byte_of_the_caches_is_where_it_belongs",
+               _HAZARD + "test_every_token_is_written_where_its_index_says_ab2",
                _HAZARD + "test_rows_past_the_slots_of_a_batch_are_refused_ab26",
                _HAZARD + "test_rows_of_a_large_cache_are_exact_ab27")),
         Claim("Computation flow", "causal by the mask, queries see new tokens up to themselves",

@@ -82,6 +82,10 @@ def copied(**changes: Any) -> tuple[Config, Inputs, Array]:
     weight = np.zeros((config.H, config.I))
     weight[columns, np.arange(config.I)] = 1
     inputs["W_qkv"] = stored(weight, config.W_qkv)
+    if config.quantized_kv:
+        # Whole numbers that FP8 has, and scales that leave them.
+        inputs["X"] = np.random.default_rng(8).integers(-8, 9, inputs["X"].shape).astype(inputs["X"].dtype)
+        inputs["k_scale"][:], inputs["v_scale"][:] = 1, 1
     return config, inputs, inputs["X"][:, :, columns].reshape(config.B, config.S, config.q + 2, config.d)
 
 
@@ -118,18 +122,26 @@ def only_new(config: Config) -> Array:
 
 
 def written(config: Config, inputs: Inputs, heads: Array) -> tuple[Array, Array]:
-    """Both caches with the new rows of batches that do not skip; rank 3."""
-    keys, values = inputs["K_cache"].copy(), inputs["V_cache"].copy()
-    for b, first in enumerate(inputs["kv_cache_update_idx"][:, 0].tolist()):
-        for s in range(config.S if first != SKIP else 0):
-            row = first + s
-            place = (row // config.block_len, row % config.block_len) if config.block_kv else (b, row)
-            values[place] = heads[b, s, -1]
-            if config.K_cache_transposed:
-                keys[b, :, row] = heads[b, s, -2]
-            else:
-                keys[place] = heads[b, s, -2]
-    return keys, values
+    """Both caches with the new rows of batches and tokens that do not skip."""
+    caches = inputs["K_cache"].copy(), inputs["V_cache"].copy()
+    keys, values = (rank_3(config, cache) for cache in caches)
+    for b, s in np.ndindex(config.B, config.S):
+        named = int(inputs["kv_cache_update_idx"][b, s if config.idx_per_token else 0])
+        if named == SKIP:
+            continue
+        row = named + (0 if config.idx_per_token else s)
+        place = (row // config.block_len, row % config.block_len) if config.block_kv else (b, row)
+        values[place] = heads[b, s, -1]
+        if config.K_cache_transposed:
+            keys[b, :, row] = heads[b, s, -2]
+        else:
+            keys[place] = heads[b, s, -2]
+    return caches
+
+
+def rank_3(config: Config, cache: Array) -> Array:
+    """A view of a cache without its axis of one head."""
+    return cache.reshape((-1, config.block_len, config.d) if config.block_kv else (config.B, *cache.shape[-2:]))
 
 
 def assert_written(config: Config, inputs: Inputs, heads: Array) -> None:
@@ -156,7 +168,40 @@ def test_a_skipped_batch_of_a_flat_cache_writes_nothing_anywhere_ab1(turned: boo
     assert_written(config, inputs, heads)
 
 
-def test_rows_across_a_block_boundary_are_refused_ab2() -> None:
+#: Layouts of caches, each in its dtype and in FP8.
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "flat": {},
+    "transposed": {"K_cache_transposed": True},
+    "block": BLOCK,
+    "block, head axis 1": BLOCK | {"cache_rank": 4, "block_head_axis": 1},
+    "block, head axis 2": BLOCK | {"cache_rank": 4},
+}
+#: A run across the end of block 7, whose next one is 2, and tokens of blocks 0 and 5 in no order, one of them skipped.
+BLOCK_TOKENS = [[126, 127, 32, 33, 34], [81, 15, SKIP, 14, 80]]
+FLAT_TOKENS = [[299, 0, 7, 8, 150], [3, 299, SKIP, 1, 2]]
+
+
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize("kv", [{}, FP8_KV], ids=["bfloat16", "float8"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_token_is_written_where_its_index_says_ab2(layout: str, kv: dict[str, Any], lnc: int) -> None:
+    config, inputs, heads = copied(**LAYOUTS[layout], **kv, S=5, lnc=lnc, idx_per_token=True)
+    if config.block_kv:
+        inputs["active_blocks_table"][:, :2] = [[7, 2], [0, 5]]
+    inputs["kv_cache_update_idx"][:] = BLOCK_TOKENS if config.block_kv else FLAT_TOKENS
+    assert refused_by(config, inputs) == ""
+    assert_written(config, inputs, heads)
+
+
+@pytest.mark.parametrize("token", [(0, 0), (0, 2), (1, 1)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_skipped_token_alone_is_not_written_ab2(layout: str, token: tuple[int, int]) -> None:
+    config, inputs, heads = copied(**LAYOUTS[layout], idx_per_token=True)
+    inputs["kv_cache_update_idx"][token] = SKIP
+    assert_written(config, inputs, heads)
+
+
+def test_rows_across_a_block_boundary_need_an_index_per_token_ab2() -> None:
     config, inputs, heads = copied(**BLOCK, S=5)
     inputs["kv_cache_update_idx"][:, 0] = 16 * inputs["active_blocks_table"][:, 0] + 14
     assert refused_by(config, inputs) == "idx_block"
@@ -232,11 +277,15 @@ def test_without_update_new_rows_come_back_and_caches_stay_ab28(layout: dict[str
         SimBackend(Options()).launch(replace(call, in_place={}))
 
 
-@pytest.mark.parametrize(("layout", "axis"), [({}, 1), ({"K_cache_transposed": True}, 1), (BLOCK, 2)])
-def test_caches_of_rank_4_come_back_as_they_were_ab29(layout: dict[str, Any], axis: int) -> None:
-    config, inputs, _ = copied(**layout)
+@pytest.mark.parametrize("lnc", [1, 2])
+@pytest.mark.parametrize(
+    ("layout", "axis"), [({}, 1), ({"K_cache_transposed": True}, 1), (BLOCK, 2), (BLOCK, 1), (BLOCK | FP8_KV, 1)]
+)
+def test_caches_of_rank_4_come_back_as_they_were_ab29(layout: dict[str, Any], axis: int, lnc: int) -> None:
+    config, inputs, _ = copied(**layout, lnc=lnc)
     wide = inputs | {name: np.expand_dims(inputs[name], axis) for name in ("K_cache", "V_cache")}
-    flat, got = kernel(config, inputs), kernel(replace(config, cache_rank=4), wide)
+    as_given = replace(config, cache_rank=4, block_head_axis=axis if config.block_kv else 2)
+    flat, got = kernel(config, inputs), kernel(as_given, wide)
     for name in ("K_out", "V_out"):
         assert same(got[name], np.expand_dims(flat[name], axis))
     assert same(got["out"], flat["out"])
