@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from conformance import lanes
 from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
+from conformance.cases._attention_block_tkg_spoilings import SPOILINGS
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_block_tkg as reference
 from reference.attention_block_tkg_bound import errors
 from reference.attention_block_tkg_truth import truth_of
-from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, refusal
+from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, call_refusal, refusal
 from reference.contracts.attention_block_tkg_config import GENERATIONS, IO_DTYPES, QUANTIZATIONS
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
@@ -56,7 +57,8 @@ _MOST_FLASH_ELEMENTS = 2**20
 def configs(draw: st.DrawFn) -> Config:
     """Legal configs: every option of every stage, at sizes of tens of milliseconds."""
     lnc = draw(st.sampled_from((1, 2, 2)))
-    flash = draw(st.integers(0, 15)) == 15
+    # A value in the middle: those at the ends are drawn more often.
+    flash = draw(st.integers(0, 31)) == 17
     fields = (_flash_sizes(draw, lnc) if flash else _sizes(draw, lnc)) | {"lnc": lnc}
     io = draw(st.sampled_from(("bfloat16", "float16")))
     fields |= {"dtype": io} | _qkv(draw, io, fields["H"]) | _heads(draw, fields["d"])
@@ -484,8 +486,10 @@ SUBJECT = Subject(
     catalog=CATALOG,
     implementation="kernels.attention_block_tkg:attention_block_tkg",
     legal=refusal,
+    call_refusal=call_refusal,
     strategy=configs,
     illegal=illegal,
+    spoilings=SPOILINGS,
     build=build,
     truth=truth,
     model=model,
