@@ -14,18 +14,19 @@ from typing import Any, Protocol
 
 from conformance.fuzz import FuzzResult, fuzz
 from conformance.ledger import Key, Ledger, Row
-from conformance.probes import session
-from conformance.probes.probe import Setting
+from conformance.probes import catalog, evidence, session
+from conformance.probes.evidence import PROBE, Evidence
+from conformance.probes.probe import Probe, Setting, digest
 from conformance.results import UNDONE, CaseResult
 from conformance.runner import named_backend
 from conformance.subject import Case, Subject, config_to_dict
 from conformance.waivers import run_waived
-from reference.numerics.profile import DEFAULT, QUESTIONS
+from reference.numerics.profile import DEFAULT
 
 #: What a campaign can do.
 KINDS = ("check", "fuzz", "probe")
-#: What the ledger calls the kernel of a probe.
-PROBE = "probe"
+#: Launches of a probe, whose bits must be equal.
+PROBE_REPEAT = 2
 #: Legal and illegal configs of one fuzz task: minutes, not hours, are lost with a worker.
 FUZZ_PART = 25
 
@@ -34,7 +35,8 @@ FUZZ_PART = 25
 class Task:
     """One piece of work; picklable, and the same on every machine for the same campaign.
 
-    `case` is what is checked; for fuzzing it carries the seed that draws, for a probe the question, and no config.
+    `case` is what is checked; for fuzzing it carries the seed that draws, for a probe its name, and no config.
+    `setting` is where a probe runs, and `inputs` the digest of what it launches.
     """
 
     kind: str
@@ -45,6 +47,8 @@ class Task:
     examples: int = 0
     provider: str = ""
     timeout: float | None = None
+    setting: Setting | None = None
+    inputs: str = ""
 
     @property
     def key(self) -> Key:
@@ -101,9 +105,32 @@ def fuzz_tasks(
     ]  # fmt: skip
 
 
-def probe_tasks(backend: str, timeout: float | None = None) -> list[Task]:
-    """One task per open question of the profile; each asks what it needs to know by itself."""
-    return [Task("probe", PROBE, "", backend, Case(one, None, "probe"), timeout=timeout) for one in QUESTIONS]
+def probe_tasks(backend: str, setting: Setting, timeout: float | None = None) -> list[Task]:
+    """One task per probe that the chip can be asked. They only launch: what the outcomes say together is judged by
+    `session_of`, so that no launch is done for several questions."""
+    return [
+        Task(
+            "probe", PROBE, "", backend, Case(probe.name, None, PROBE),
+            timeout=timeout, setting=setting, inputs=digest(probe.launches(setting)),
+        )
+        for probe in catalog.PROBES
+        if probe.since <= setting.level
+    ]  # fmt: skip
+
+
+def session_of(tasks: Sequence[Task], ledger: Ledger, run_id: str, setting: Setting) -> session.Report:
+    """What the evidence of the probes among these tasks says together."""
+    keys = {task.case.id: task.key for task in tasks if task.kind == "probe"}
+    found = {_whole(row.key): evidence.of_result(row.result) for row in latest(ledger.rows(run_id))}
+    none = Evidence("", status="died", error="no worker came to an end with it")
+
+    def known(probe: Probe) -> Evidence:
+        return found.get(keys[probe.name]) or none
+
+    held = session.Session(ledger.run(run_id).backend, setting, known)
+    for probe in held.probes:
+        held.ask(probe)
+    return held.report()
 
 
 def perform(task: Task, subject: Callable[[Task], Subject]) -> CaseResult:
@@ -111,8 +138,9 @@ def perform(task: Task, subject: Callable[[Task], Subject]) -> CaseResult:
     backend = named_backend(task.backend, timeout=task.timeout)
     if task.kind == "check":
         return run_waived(subject(task), task.case, backend)
-    if task.kind == "probe":
-        return _of_probe(task, session.run(backend, Setting(), (task.case.id,)).finding(task.case.id))
+    if task.setting is not None:
+        found = evidence.gather(backend, task.setting, catalog.named(task.case.id), PROBE_REPEAT)
+        return evidence.row(catalog.named(task.case.id), task.setting, task.backend, DEFAULT.to_dict(), found)
     return _of_fuzz(task, fuzz(subject(task), task.examples, task.case.seed, backend=backend))
 
 
@@ -131,15 +159,6 @@ def _of_fuzz(task: Task, found: FuzzResult) -> CaseResult:
     )  # fmt: skip
 
 
-def _of_probe(task: Task, found: session.Finding) -> CaseResult:
-    """A finding as a row: wrong where no candidate fits, or where the launches themselves did not work out."""
-    fields = [(one.field, one.status, ", ".join(map(str, one.left)) or "none") for one in found.fields]
-    told = "; ".join(f"{name}: {status}, left {left}" for name, status, left in fields)
-    status = "failed" if found.status in ("none", "unstable", "failed") else "passed"
-    again = f"nki-oracle probe --question {task.case.id} --backend {task.backend}"
-    return task.result(status=status, repro=again, error=told)
-
-
 def run(
     tasks: Sequence[Task],
     ledger: Ledger,
@@ -154,7 +173,7 @@ def run(
     that timed out, says nothing of the numbers: the next call tries again, and both rows stay.
     """
     ledger.plan(run_id, (task.key for task in tasks))
-    tried = Counter(row.key._replace(repetition=0) for row in ledger.rows(run_id))
+    tried = Counter(_whole(row.key) for row in ledger.rows(run_id))
     added = 0
     for task, found in workers.results(left(tasks, ledger, run_id)):
         result = found if isinstance(found, CaseResult) else task.result(error=_one_line(found))
@@ -164,9 +183,14 @@ def run(
     return added
 
 
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Of rows of one task the last: what was tried again is known by what came of it then."""
+    return list({_whole(row.key): row for row in rows}.values())
+
+
 def left(tasks: Sequence[Task], ledger: Ledger, run_id: str) -> list[Task]:
     """Tasks that the run has no result of, each once."""
-    done = {row.key._replace(repetition=0) for row in ledger.rows(run_id) if row.result.status not in UNDONE}
+    done = {_whole(row.key) for row in ledger.rows(run_id) if row.result.status not in UNDONE}
     unique = {task.key: task for task in tasks}
     return [task for key, task in unique.items() if key not in done]
 
@@ -183,11 +207,18 @@ class Here:
             yield task, self.work(task)
 
 
+def _whole(key: Key) -> Key:
+    """The key of a task, whose attempts differ in their repetition."""
+    return key._replace(repetition=0)
+
+
 def _described(task: Task) -> dict[str, Any]:
     """What stands for the config in the ledger; its digest is part of the key."""
     if task.kind == "check":
         return config_to_dict(task.case.config)
-    return {"question": task.case.id} if task.kind == "probe" else {"examples": task.examples}
+    if task.setting is not None:
+        return evidence.config(catalog.named(task.case.id), task.setting, task.inputs)
+    return {"examples": task.examples}
 
 
 def _one_line(error: Exception) -> str:

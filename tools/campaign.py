@@ -17,12 +17,15 @@ from conformance import campaign as campaigning
 from conformance.backends import is_hardware
 from conformance.campaign import KINDS, Task
 from conformance.cluster import Cluster, ClusterError
-from conformance.ledger import Ledger, LedgerError
+from conformance.ledger import Ledger, LedgerError, Run
+from conformance.probes import record
+from conformance.probes.session import Report
 from conformance.results import CaseResult
 from reference.numerics.profile import DEFAULT
-from tools import selection
+from tools import chip, selection
 from tools.errors import BadInput
-from tools.output import console, require_folder
+from tools.output import console, require_folder, write_json
+from tools.probe import show_findings
 from tools.recording import interruptible, named
 
 _SHOWN_FAILURES = 5
@@ -41,12 +44,20 @@ def campaign(
     workers: Annotated[int, typer.Option(help="Workers, where this process starts the cluster.", min=1)] = 2,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster; 'auto' for this machine's.")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with this run; 'last' for the latest.")] = None,
+    target: Annotated[str | None, typer.Option(help=chip.HELP)] = None,
+    profile_out: Annotated[
+        Path | None, typer.Option(help="Write the profile that the probes found, with its evidence.")
+    ] = None,
 ) -> int:
     """Spread work over a cluster; exit 0 if every result is right. Broken off, it goes on with --resume last."""
     if address is None:
         selection.usable_backend(backend)
     require_folder(ledger)
-    tasks = _tasks(kernels or [], work or ["check"], tag, examples, seed, backend, provider, timeout)
+    require_folder(profile_out)
+    kinds = _kinds(work or ["check"], profile_out)
+    setting = chip.setting(backend, target) if "probe" in kinds else None
+    tasks = _tasks(kernels or [], kinds, tag, examples, seed, backend, provider, timeout)
+    tasks += [] if setting is None else campaigning.probe_tasks(backend, setting, timeout)
     cores = (lambda task: task.cores) if is_hardware(backend) else None
     try:
         book = Ledger(ledger)
@@ -57,11 +68,20 @@ def campaign(
             run = earlier or book.begin(backend, DEFAULT, note=asked, task="campaign")
             with _interruptible(tasks, book, run), _progress(tasks, book, run) as advance:
                 campaigning.run(tasks, book, run, cluster, advance)
-        found = [row.result for row in book.rows(run)]
+        found = [row.result for row in campaigning.latest(book.rows(run))]
+        _show(ledger, run, found)
+        right = setting is None or _found(campaigning.session_of(tasks, book, run, setting), book.run(run), profile_out)
     except (ClusterError, LedgerError) as error:
         raise BadInput(str(error)) from None
-    _show(ledger, run, found)
-    return 1 if _failures(found) else 0
+    return 0 if right and not _failures(found) else 1
+
+
+def _found(report: Report, run: Run, profile_out: Path | None) -> bool:
+    """Tells what the probes say together; whether all of it is known."""
+    show_findings(report)
+    if profile_out is not None:
+        write_json(profile_out, record.profile_document(report, is_hardware(run.backend), run.versions))
+    return record.passed(report)
 
 
 def perform(task: Task) -> CaseResult:
@@ -81,8 +101,6 @@ def _tasks(
     provider: str | None,
     timeout: float | None,
 ) -> list[Task]:
-    if unknown := set(work) - set(KINDS):
-        raise BadInput(f"--work {sorted(unknown)[0]}: known are {', '.join(KINDS)}")
     subjects = selection.judged(kernels, None, provider).subjects
     tasks: list[Task] = []
     for subject in subjects:
@@ -90,7 +108,15 @@ def _tasks(
             tasks += campaigning.check_tasks(subject, selection.tagged(subject, tag), backend, timeout)
         if "fuzz" in work:
             tasks += campaigning.fuzz_tasks(subject, examples, seed, backend, timeout)
-    return tasks + (campaigning.probe_tasks(backend, timeout) if "probe" in work else [])
+    return tasks
+
+
+def _kinds(work: list[str], profile_out: Path | None) -> list[str]:
+    if unknown := set(work) - set(KINDS):
+        raise BadInput(f"--work {sorted(unknown)[0]}: known are {', '.join(KINDS)}")
+    if profile_out is not None and "probe" not in work:
+        raise BadInput("--profile-out is what probes found: give --work probe")
+    return work
 
 
 def _interruptible(tasks: list[Task], book: Ledger, run: str) -> contextlib.AbstractContextManager[None]:

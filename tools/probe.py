@@ -133,7 +133,8 @@ def _written(session: Session, json_file: Path | None, profile_out: Path | None,
 # ---------------------------------------------------------------------------------------- showing
 
 
-def _show(report: Report, seconds: float, repeat: int, profile_out: Path | None, hardware: bool) -> None:
+def show_findings(report: Report) -> None:
+    """Prints the verdict on every question, and below it what does not fit into a table."""
     out = console()
     out.print(_table(report))
     for title, lines in _sections(report):
@@ -141,6 +142,11 @@ def _show(report: Report, seconds: float, repeat: int, profile_out: Path | None,
         for line in lines:
             out.print(f"  {line}", markup=False, highlight=False)
     out.print()
+
+
+def _show(report: Report, seconds: float, repeat: int, profile_out: Path | None, hardware: bool) -> None:
+    out = console()
+    show_findings(report)
     for line in _summary(report, seconds, repeat, hardware):
         out.print(line, markup=False, highlight=False)
     if profile_out is not None:

@@ -27,6 +27,11 @@ def _place(probe: Probe) -> tuple[int, bool]:
 PROBES: tuple[Probe, ...] = tuple(sorted((probe for module in _MODULES for probe in module.PROBES), key=_place))
 
 
+def named(name: str) -> Probe:
+    """A probe by its name; KeyError where there is none."""
+    return {probe.name: probe for probe in PROBES}[name]
+
+
 def chosen(questions: Iterable[str]) -> list[Probe]:
     """The probes of these questions and of all that they need, in order; every probe where none is named.
 

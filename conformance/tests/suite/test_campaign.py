@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from conformance import campaign
+from conformance.backends import backend
+from conformance.backends.sim import SimBackend
 from conformance.campaign import Here, Task
 from conformance.ledger import Ledger
+from conformance.probes import session
+from conformance.probes.probe import Setting
+from conformance.probes.record import passed as passed_all
+from conformance.probes.record import profile_document
 from conformance.results import CaseResult
-from conformance.subject import Case, Subject
+from conformance.subject import Arrays, Call, Case, Subject
 from conformance.tests.suite import scaled_add
-from reference.numerics.profile import DEFAULT, QUESTIONS
+from reference.numerics.profile import DEFAULT
+from tools import chip
 
 SUBJECT = scaled_add.SUBJECT
 WRONG = "is_dead"
+GEN3, GEN4 = Setting("gen3"), Setting("gen4")
 CASES = [Case(f"case-{n}", scaled_add.Config(rows=n + 1), "normal", n) for n in range(5)]
 TASKS = campaign.check_tasks(SUBJECT, CASES, "sim")
 
@@ -109,8 +118,8 @@ def test_fuzz_tasks_cover_the_examples_with_seeds_of_their_own() -> None:
 
 
 def test_work_of_different_kinds_has_different_keys() -> None:
-    tasks = [*TASKS, *campaign.fuzz_tasks(SUBJECT, 100, 0, "sim"), *campaign.probe_tasks("sim")]
-    assert len({task.key for task in tasks}) == len(tasks) == 5 + 4 + len(QUESTIONS)
+    tasks = [*TASKS, *campaign.fuzz_tasks(SUBJECT, 100, 0, "sim"), *campaign.probe_tasks("sim", GEN3)]
+    assert len({task.key for task in tasks}) == len(tasks) == 5 + 4 + len(campaign.probe_tasks("sim", GEN3))
 
 
 def test_a_wrong_kernel_is_found_by_check_and_by_fuzz(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,11 +133,50 @@ def test_a_wrong_kernel_is_found_by_check_and_by_fuzz(monkeypatch: pytest.Monkey
     assert found[1].outputs
 
 
-def test_a_probe_task_tells_what_is_left() -> None:
-    (task,) = [one for one in campaign.probe_tasks("sim") if one.case.id == "U12"]
-    found = campaign.perform(task, unasked)
-    assert found.status == "passed"
-    assert "product_round: decided, left exact" in found.error
+def probed(book: Ledger, run: str, tasks: list[Task]) -> None:
+    """Does probes as workers do them: the tasks and their results travel."""
+    here = Here(lambda task: pickle.loads(pickle.dumps(campaign.perform(pickle.loads(pickle.dumps(task)), unasked))))
+    campaign.run(tasks, book, run, here)
+
+
+@pytest.mark.parametrize("setting", [GEN3, GEN4], ids=lambda setting: setting.target)
+def test_probes_of_a_campaign_find_what_a_session_finds(book: Ledger, run: str, setting: Setting) -> None:
+    tasks = campaign.probe_tasks("sim", setting)
+    probed(book, run, tasks)
+    assert {row.result.status for row in book.rows(run)} == {"passed"}
+    alone = session.run(backend("sim"), setting)
+    together = campaign.session_of(tasks, book, run, setting)
+    assert statuses(together) == statuses(alone)
+    assert profile_document(together, False, {})["profile"] == profile_document(alone, False, {})["profile"]
+    assert ("generation" in statuses(together).values()) == (setting is GEN3)
+    assert campaign.left(tasks, book, run) == []
+
+
+def test_a_probe_that_never_came_to_an_end_is_told(book: Ledger, run: str) -> None:
+    tasks = [task for task in campaign.probe_tasks("sim", GEN3) if task.case.id != "V8.scan_state"]
+    probed(book, run, tasks)
+    together = campaign.session_of(campaign.probe_tasks("sim", GEN3), book, run, GEN3)
+    assert statuses(together)["scan_state"] == "failed"
+    assert not passed_all(together)
+
+
+def test_probes_are_asked_of_the_chip_that_the_backend_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch for a generation that a chip is not would be refused by its backend."""
+    launched: set[str] = set()
+
+    class Chip(SimBackend):
+        def run(self, call: Call) -> Arrays:
+            launched.add(call.target)
+            return super().run(call)
+
+    monkeypatch.setattr(campaign, "named_backend", lambda name, timeout: Chip())
+    (task,) = [one for one in campaign.probe_tasks("trn3", chip.setting("trn3")) if one.case.id == "V8.scan_state"]
+    assert campaign.perform(task, unasked).status == "passed"
+    assert launched == {"trn3"}
+
+
+def statuses(report: session.Report) -> dict[str, str]:
+    return {one.field: one.status for finding in report.findings for one in finding.fields}
 
 
 def unasked(task: Task) -> Subject:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -109,6 +110,8 @@ def test_what_cannot_be_asked_is_told_in_one_line(tmp_path: Path, capsys: pytest
     for words, told in (
         (["--work", "bake"], "--work bake: known are check, fuzz, probe"),
         (["--tag", "nonsense"], "is tagged 'nonsense'"),
+        (["--work", "probe", "--target", "trn9"], "--target trn9: known are trn1, inf2, trn2, trn3"),
+        (["--profile-out", "found.json"], "--profile-out is what probes found: give --work probe"),
         (["--resume", "last"], "there is no such ledger"),
         (["--backend", "trn2"], "backend trn2 cannot run here"),
     ):
@@ -194,3 +197,22 @@ def test_an_interruption_is_told_with_what_goes_on(
     assert cli.run([*WORDS, str(ledger), "--resume", "last"]) == 0
     assert Counter(rows(ledger)) == Counter(CASES)
     assert "interrupted" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["trn2", "trn3"])
+def test_probes_of_a_campaign_leave_a_profile(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, found, alone = (tmp_path / name for name in ("ledger", "found.json", "alone.json"))
+    monkeypatch.setattr(campaign_command, "Cluster", Here)
+    words = ["campaign", KERNEL, "--work", "probe", "--target", target, "--ledger", str(ledger)]
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Here, "after", 7)
+        assert cli.run(words) == 130
+    assert cli.run([*words, "--resume", "last", "--profile-out", str(found)]) == 0
+    assert ("not on trn2" in capsys.readouterr().out) == (target == "trn2")
+    assert cli.run(["probe", "--target", target, "--profile-out", str(alone)]) == 0
+    one, other = (json.loads(file.read_text()) for file in (found, alone))
+    assert one["profile"] == other["profile"]
+    assert one["measurements"].keys() == other["measurements"].keys()
+    assert one["unasked"] == []
