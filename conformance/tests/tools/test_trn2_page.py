@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from conformance.backends.official import PLACEHOLDERS
+from conformance.backends.official import NEWEST_READ, OLDEST, PLACEHOLDERS
 from conformance.backends.settings import device_settings
 from conformance.results import STATUSES
 from tools.cli import app
@@ -42,12 +42,26 @@ def test_the_page_tells_every_setting_of_a_launch() -> None:
 def test_the_bounds_of_the_page_shut_the_placeholders_out() -> None:
     for name, versions in PLACEHOLDERS.items():
         assert all(f"`{name}` {version}" in PAGE for version in versions)
-    assert '"neuronx-cc==2.*" "nki>=0.3"' in PAGE
+    assert '"neuronx-cc==2.*" "nki>=0.6"' in PAGE
+
+
+def test_the_page_tells_the_versions_that_kernels_need_and_that_were_read_about() -> None:
+    rows = dict(re.findall(r"^\| ([a-z]*\s?0\.\d+) \| (.*?) \|", PAGE, re.MULTILINE))
+    oldest, newest = (".".join(map(str, one)) for one in (OLDEST, NEWEST_READ))
+    assert list(rows) == [f"before {oldest}", oldest, newest]
+
+
+def test_the_page_uses_no_python_that_an_image_happens_to_have() -> None:
+    assert re.findall(r"^ .*\bpython3 .*", PAGE, re.MULTILINE) == []
+    assert re.findall(r"^ .*\bpython3\.1[123] -m venv", PAGE, re.MULTILINE) != []
 
 
 def test_the_recipe_for_a_runner_looks_for_the_device_checks_and_reports() -> None:
     recipe = README.partition("    name: trn2\n")[2].partition("\n\n")[0]
-    steps = re.findall(r"run: (.*)", recipe)
+    first, *steps = re.findall(r"run: (.*)", recipe)
+    # What a night that went wrong early would otherwise show as its own: the working copy is kept.
+    assert first.startswith("rm -f check.json trn2.html")
+    assert recipe.count("if: always() && hashFiles('check.json') != ''") == 2
     assert [re.findall(r"nki-oracle (\w+)", step) for step in steps] == [["doctor"], ["check"], ["report"]]
     assert all(step.startswith(". .venv/bin/activate && ") for step in steps)
 
