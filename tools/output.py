@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from conformance.versions import versions
 from tools.errors import BadInput
 
 #: Into a pipe or a file there is no window; tables then take the width they need.
@@ -36,7 +37,10 @@ def require_folder(path: Path | None) -> None:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a document as JSON to a file, or to stdout for '-'; NaN and Inf become strings."""
+    """Writes a document as JSON to a file, or to stdout for '-'; NaN and Inf become strings. What a command found is
+    worth little without the versions it found it with, so they are always told."""
+    if "command" in document and "versions" not in document:
+        document = {**document, "versions": versions()}
     text = json.dumps(_plain(document), indent=1, allow_nan=False) + "\n"
     if path == Path("-"):
         sys.stdout.write(text)

@@ -10,11 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from conformance.ledger import Ledger, LedgerError
-from conformance.report import Sources, document, page
+from conformance.config_codec import config_from_dict
+from conformance.ledger import Ledger, LedgerError, Row
+from conformance.registry import kernel, kernel_names
+from conformance.report import Sources, document, misfit, page
+from conformance.results import CaseResult
 from tools import check as checking
 from tools.errors import BadInput
-from tools.output import console, require_folder, write_json
+from tools.output import note, require_folder, write_json
+
+#: Reasons that a terminal is told.
+_SHOWN = 8
 
 Kernels = Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")]
 Given = Annotated[Path | None, typer.Option(help="JSON that this command wrote.")]
@@ -38,6 +44,8 @@ def report(
 ) -> int:
     """Write one self-contained page and its JSON; exit 0 if everything it shows is right, else 1."""
     beside = output.with_suffix(".json")
+    if output == Path("-"):
+        raise BadInput("--output -: page and JSON are two files; name the page")
     if beside == output:
         raise BadInput(f"--output {output}: the page cannot have the name of its JSON")
     require_folder(output)
@@ -48,13 +56,20 @@ def report(
         probe=_read(probe, "probe"),
         drift=_read(drift, "drift"),
         budgets=tuple(_all(budget or [], "budget")),
+        kernels=kernels or (),
     )
     made = document(sources)
     _write(output, page(made))
     write_json(beside, made)
-    verdict = "everything right" if made["passed"] else "not everything is right"
-    console().print(f"{output} and {beside} written: {verdict}", highlight=False, markup=False)
+    verdict = "everything right" if made["passed"] else "not everything is right:"
+    lines = [f"{output} and {beside} written: {verdict}", *(f"  {reason}" for reason in _few(made["reasons"]))]
+    note("\n".join([*lines, *(f"remark: {remark}" for remark in made["remarks"])]))
     return 0 if made["passed"] else 1
+
+
+def _few(lines: list[str]) -> list[str]:
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"... and {more} more on the page"] if more > 0 else [])]
 
 
 def _checked(path: Path | None, ledger: str | None, kernels: list[str], jobs: int) -> dict[str, Any]:
@@ -63,31 +78,64 @@ def _checked(path: Path | None, ledger: str | None, kernels: list[str], jobs: in
         raise BadInput("--check and --ledger: name one place to take the results from")
     if path is None and ledger is None:
         return _run_now(kernels, jobs)
-    found = _required(path, "check") if path is not None else _from_ledger(str(ledger))
-    found["results"] = [row for row in found["results"] if not kernels or row["kernel"] in kernels]
+    found = _required(path, "check") if path is not None else _from_ledger(str(ledger), kernels)
+    place = path or ledger
     if not found["results"]:
-        raise BadInput(f"{path or ledger} holds no result{' of ' + ', '.join(kernels) if kernels else ''}")
-    return found
+        raise BadInput(f"{place} holds no result")
+    for name in kernels:
+        if all(row["kernel"] != name for row in found["results"]):
+            raise BadInput(f"{place} holds no result of {name}")
+    results = [_legible(row, f"{place}: results[{number}]") for number, row in enumerate(found["results"])]
+    return found | {"results": results}
 
 
-def _from_ledger(place: str) -> dict[str, Any]:
+def _legible(row: dict[str, Any], place: str) -> dict[str, Any]:
+    """A row as this release writes it; BadInput where it is of a kernel or a config that it does not know."""
+    try:
+        result = CaseResult.from_dict(row)
+        if result.kernel not in kernel_names():
+            raise ValueError(f"there is no kernel '{result.kernel}' here")
+        subject = kernel(result.kernel)
+        subject.quantization(config_from_dict(subject.config_type, result.config))
+    except KeyError as error:
+        raise BadInput(f"{place}: it lacks or does not know {error}; another release wrote it") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{place}: {' '.join(str(error).split())}; another release wrote it") from None
+    return result.to_dict()
+
+
+def _from_ledger(place: str, kernels: list[str]) -> dict[str, Any]:
     """The results of one run as `check` would have written them; the latest of a case that was tried again."""
     name, _, run = place.rpartition("@") if "@" in place else (place, "", "")
+    book = Ledger(Path(name))
     try:
-        chosen = Ledger(Path(name)).run(run)
-        rows = Ledger(Path(name)).rows(chosen.id)
+        chosen = book.run(run)
+        rows, progress = book.rows(chosen.id), book.progress(chosen.id)
     except LedgerError as error:
         raise BadInput(str(error)) from None
-    latest = {row.key._replace(repetition=0): row.result for row in rows if row.task == "check"}
-    results = list(latest.values())
+    latest = list({row.key._replace(repetition=0): row for row in rows}.values())
+    results = [row.result for row in latest if row.task == "check"]
+    others = [row for row in latest if row.task != "check" and (not kernels or row.result.kernel in kernels)]
     return {
         "command": "check",
         "version": 1,
         "backend": chosen.backend,
         "versions": chosen.versions,
-        "passed": all(one.passed or one.status in ("unfit", "waived") for one in results),
+        "passed": all(map(_is_right, results)),
+        "incomplete": progress.of(kernels).lacking,
+        "complaints": [*progress.complaints, *(_told(row) for row in others if not _is_right(row.result))],
         "results": [one.to_dict() for one in results],
     }
+
+
+def _is_right(result: CaseResult) -> bool:
+    return result.tolerated or result.status == "unfit"
+
+
+def _told(row: Row) -> str:
+    """What a run did beside its checks and found wrong."""
+    one = row.result
+    return f"{row.task} {one.kernel} {one.case}: {one.status}{f' ({one.error})' if one.error else ''}"
 
 
 def _run_now(kernels: list[str], jobs: int) -> dict[str, Any]:
@@ -116,6 +164,8 @@ def _required(path: Path, command: str) -> dict[str, Any]:
         raise BadInput(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict) or found.get("command") != command or found.get("version") != 1:
         raise BadInput(f"{path} was not written by `nki-oracle {command} --json`, version 1")
+    if wrong := misfit(found, command):
+        raise BadInput(f"{path}: {wrong}; another release of `nki-oracle {command}` wrote it")
     return found
 
 

@@ -5,8 +5,7 @@ Every part comes from the JSON of one command; a part whose command was not run 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conformance import claims
@@ -14,40 +13,36 @@ from conformance.backends import is_hardware
 from conformance.report.faults import faults
 from conformance.report.grades_reached import matrices, options, tally
 from conformance.report.histograms import histograms
-from conformance.versions import versions
+from conformance.report.parts import Sources, cut, left_out, of_other_versions
+from conformance.report.verdict import fit, passed, reasons
 from reference.numerics.profile import QUESTIONS
 
 Document = dict[str, Any]
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Sources:
-    """JSON documents of the commands, as far as they were run; `check` always."""
+def document(whole: Sources) -> Document:
+    """Everything the page shows, JSON-able: the kernels that the check has results of, as far as they were asked for.
 
-    check: Mapping[str, Any]
-    mutants: Mapping[str, Any] | None = None
-    fuzz: Mapping[str, Any] | None = None
-    probe: Mapping[str, Any] | None = None
-    drift: Mapping[str, Any] | None = None
-    budgets: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-
-
-def document(sources: Sources) -> Document:
-    """Everything the page shows, JSON-able."""
+    `reasons` says all that is wrong, a line each; `remarks` what a reader has to know of parts that are not shown, or
+    not of the same versions.
+    """
+    sources = cut(whole)
     results = sources.check["results"]
-    names = list(dict.fromkeys(row["kernel"] for row in results))
+    wrong, apart = reasons(whole, sources), of_other_versions(sources)
     return {
         "command": "report",
         "version": 1,
         "backend": sources.check["backend"],
         "hardware": is_hardware(sources.check["backend"]),
-        "passed": bool(sources.check["passed"]) and _held(sources),
-        "checked": bool(sources.check["passed"]),
-        "cases": len(_fit(results)),
-        "failures": [_failure(row) for row in _fit(results) if not _passed(row)],
+        "passed": not wrong,
+        "reasons": wrong,
+        "remarks": left_out(whole) + [f"{part}: {text}" for part, text in apart.items()],
+        "apart": apart,
+        "cases": len(fit(results)),
+        "failures": [_failure(row) for row in fit(results) if not passed(row)],
         "waived": [_failure(row) for row in results if row["status"] == "waived"],
-        "kernels": [_kernel(name, results, sources) for name in names],
+        "kernels": [_kernel(name, results, sources) for name in sources.shown],
         "mutants": sources.mutants,
         "faults": faults(sources.mutants),
         "fuzz": sources.fuzz,
@@ -55,23 +50,8 @@ def document(sources: Sources) -> Document:
         "questions": _questions(sources.probe),
         "probed_on": None if sources.probe is None else sources.probe["backend"],
         "probe_is_hardware": sources.probe is not None and is_hardware(sources.probe["backend"]),
-        "versions": sources.check.get("versions") or versions(),
+        "versions": dict(sources.check.get("versions") or {}),
     }
-
-
-def _held(sources: Sources) -> bool:
-    """Whether what else was run is right too."""
-    others = (sources.mutants, sources.fuzz, sources.drift)
-    return all(one.get("passed", True) for one in others if one is not None)
-
-
-def _fit(results: Iterable[Row]) -> list[Row]:
-    """A config without room for what a lane promises says nothing of a kernel."""
-    return [row for row in results if row["status"] != "unfit"]
-
-
-def _passed(row: Row) -> bool:
-    return row["status"] in ("passed", "waived")
 
 
 def _failure(row: Row) -> Document:
@@ -87,13 +67,13 @@ def _failure(row: Row) -> Document:
 
 
 def _kernel(name: str, results: Sequence[Row], sources: Sources) -> Document:
-    rows = [row for row in _fit(results) if row["kernel"] == name]
+    rows = [row for row in fit(results) if row["kernel"] == name]
     page = claims.page(name)
     return {
         "name": name,
         "title": page.title if page else name,
         "cases": len(rows),
-        "passed": all(map(_passed, rows)),
+        "passed": all(map(passed, rows)),
         "grades": tally(rows),
         "matrices": matrices(rows),
         "options": options(rows),

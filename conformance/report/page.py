@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,33 @@ HERE = Path(__file__).parent
 def page(document: Mapping[str, Any]) -> str:
     """HTML of a report document, complete in itself."""
     return _ENVIRONMENT.get_template("page.html.j2").render(
-        report=document, style=(HERE / "style.css").read_text(encoding="utf-8")
+        report=_with_gaps(document), style=(HERE / "style.css").read_text(encoding="utf-8")
     )
 
 
-def _percent(share: float | None, digits: int = 0) -> str:
-    """'97 %'; what is not quite nothing or all says so: '<1 %', '>99 %'."""
-    if share is None:
-        return "-"
+def _with_gaps(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document, whose versions and remarks on parts are empty where they are not told."""
+    return {**document, **{name: defaultdict(str, document[name]) for name in ("versions", "apart")}}
+
+
+def _percent(share: float | str | None, digits: int = 0) -> str:
+    """'97 %'; what is not quite nothing or all says so: '<1 %', '>99 %'. NaN and infinities come as words."""
+    if share is None or isinstance(share, str):
+        return share or "-"
     step = 10.0 ** -(digits + 2)
     edge = {share < step: ("<", step), share > 1 - step: (">", 1 - step)}.get(True) if 0 < share < 1 else None
     sign, shown = edge or ("", share)
     return f"{sign}{shown:.{digits}%}".replace("%", " %")
+
+
+def _width(share: float | str | None) -> str:
+    """How long a bar is, whatever its sign; none for what is no finite number."""
+    return f"{0.0 if share is None or isinstance(share, str) else 100 * min(abs(share), 1):.2f}%"
+
+
+def _figure(value: float | str | None, digits: int = 1) -> str:
+    """'1.2e-03'; a word as it is, nothing for nothing."""
+    return value or "" if value is None or isinstance(value, str) else f"{value:.{digits}e}"
 
 
 def _log_height(count: int, most: int) -> float:
@@ -48,4 +64,10 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"percent": _percent, "log_height": _log_height, "short": _short}
+_ENVIRONMENT.filters |= {
+    "percent": _percent,
+    "width": _width,
+    "figure": _figure,
+    "log_height": _log_height,
+    "short": _short,
+}

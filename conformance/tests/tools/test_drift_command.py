@@ -16,9 +16,11 @@ import pytest
 from conformance import ledger as ledgers
 from conformance import waivers
 from conformance.ledger import Ledger
+from conformance.results import CaseResult
 from conformance.tests.suite import scaled_add
 from conformance.tests.tools.command_line import Answer, CommandLine
 from conformance.waivers import Waiver
+from tools.recording import Recording
 
 CHECK = ("check", "scaled_add", "--backend", "host", "--jobs", "1")
 WAIVER = Waiver("swap", "scaled_add", "rows swapped", "https://example.org/1", implementation="*", output="y")
@@ -109,6 +111,27 @@ def test_many_cases_of_one_side_alone_are_one_row(runs: Runs) -> None:
     assert "6 cases: cfg:lane=normal,seed=20" in answer.out
     rows = [" ".join(line.split()) for line in answer.out.splitlines()]
     assert [row for row in rows if row.startswith("gone")] == ["gone scaled_add exact sim", "gone scaled_add small sim"]
+
+
+def test_a_check_that_was_killed_makes_drift_fail_until_it_is_gone_on_with(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = runs.check()
+    add = Recording.add
+
+    def killed(self: Recording, result: CaseResult) -> None:
+        add(self, result)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "add", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            runs.check()
+    answer = runs.drift(old)
+    assert answer.code == 1
+    assert "run incomplete: 1 of 2 cases" in answer.out
+    runs.check("kernel", "--resume")
+    assert runs.drift(old).code == 0
 
 
 def _free(seed: int) -> str:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from conformance import waivers
+from conformance.ledger import Ledger, Row
+from conformance.report import grades_reached
+from conformance.results import CaseResult
+from conformance.tests.tools.command_line import Answer, CommandLine
+from conformance.versions import versions
+from conformance.waivers import Waiver
 from tools import cli
+from tools import report as reporting
+from tools.output import write_json
+from tools.recording import Recording
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +78,167 @@ def test_results_of_one_kernel_are_picked_out(checked: Path, tmp_path: Path) -> 
     page = str(tmp_path / "out.html")
     assert cli.run(["report", "output_projection_tkg", "--check", str(checked), "-o", page]) == 0
     assert cli.run(["report", "qkv", "--check", str(checked), "-o", page]) == 2
+
+
+def test_a_page_on_stdout_is_refused(checked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["report", "--check", str(checked), "-o", "-"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def _without_seed(row: dict[str, Any]) -> None:
+    del row["seed"]
+
+
+def _without_waivers(row: dict[str, Any]) -> None:
+    del row["waivers"]
+
+
+def _without_grade(row: dict[str, Any]) -> None:
+    del row["outputs"][0]["grade"]
+
+
+def _of_a_new_field(row: dict[str, Any]) -> None:
+    row["config"]["colour"] = "red"
+
+
+def _of_no_kernel(row: dict[str, Any]) -> None:
+    row["kernel"] = "nothing"
+
+
+def _of_a_new_figure(row: dict[str, Any]) -> None:
+    row["mood"] = "good"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (_without_seed, "results[0]: CaseResult.__init__() missing 1 required positional argument: 'seed'"),
+        (_without_waivers, "results[0]: it lacks or does not know 'waivers'"),
+        (_without_grade, "results[0].outputs[0].grade is missing"),
+        (_of_a_new_field, "has no field 'colour'"),
+        (_of_no_kernel, "results[0]: there is no kernel 'nothing' here"),
+        (_of_a_new_figure, "unexpected keyword argument 'mood'"),
+    ],
+)
+def test_results_of_another_release_are_one_line_that_names_the_file(
+    checked: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[dict[str, Any]], None],
+    told: str,
+) -> None:
+    found = json.loads(checked.read_text())
+    spoil(found["results"][0])
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(found))
+    capsys.readouterr()
+    assert cli.run(["report", "--check", str(path), "-o", str(tmp_path / "out.html")]) == 2
+    err = capsys.readouterr().err
+    assert str(path) in err
+    assert told in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["mutants", "fuzz", "probe", "drift", "budget"])
+def test_a_part_that_lacks_what_it_should_hold_is_one_line(
+    checked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    path = tmp_path / "part.json"
+    path.write_text(json.dumps({"command": command, "version": 1}))
+    words = ["report", "--check", str(checked), f"--{command}", str(path), "-o", str(tmp_path / "out.html")]
+    assert cli.run(words) == 2
+    err = capsys.readouterr().err
+    assert (err.count("\n"), f"{path}: " in err, "is missing" in err) == (1, True, True)
+
+
+def test_what_is_wrong_is_told_on_the_terminal_too(
+    checked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads(checked.read_text()) | {"complaints": ["waiver old matches no case"], "passed": False}
+    path = tmp_path / "check.json"
+    path.write_text(json.dumps(found))
+    capsys.readouterr()
+    assert cli.run(["report", "--check", str(path), "-o", str(tmp_path / "out.html")]) == 1
+    assert "not everything is right:\n  waiver old matches no case\n" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------- ledgers
+
+
+class Runs:
+    """Reports of a ledger that `check` of the tiny kernel fills."""
+
+    def __init__(self, command: CommandLine, folder: Path) -> None:
+        self.command, self.ledger, self.page = command, folder / "runs.ledger", folder / "out.html"
+
+    def check(self, *words: str) -> int:
+        line = ("check", "scaled_add", "--backend", "host", "--jobs", "1", "--ledger", str(self.ledger))
+        return self.command(*line, *words).code
+
+    def report(self, *words: str) -> Answer:
+        return self.command("report", *words, "--ledger", str(self.ledger), "-o", str(self.page))
+
+
+@pytest.fixture
+def runs(command: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    monkeypatch.setattr(reporting, "kernel_names", lambda: ("scaled_add",))
+    for module in (reporting, grades_reached):
+        monkeypatch.setattr(module, "kernel", lambda name: command.subject)
+    return Runs(command, tmp_path)
+
+
+def test_a_whole_run_of_a_ledger_is_right(runs: Runs) -> None:
+    assert runs.check() == 0
+    answer = runs.report()
+    assert (answer.code, "everything right" in answer.out) == (0, True)
+
+
+def test_half_a_run_is_not_right_before_it_is_gone_on_with(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Recording.add
+
+    def killed(self: Recording, result: CaseResult) -> None:
+        add(self, result)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "add", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            runs.check()
+    for words in ((), ("scaled_add",)):
+        answer = runs.report(*words)
+        assert (answer.code, "run incomplete: 1 of 2 cases" in answer.out) == (1, True)
+    assert "run incomplete: 1 of 2 cases" in runs.page.read_text()
+    assert runs.check("--resume") == 0
+    assert runs.report().code == 0
+
+
+def test_what_a_run_complained_of_and_what_else_it_did_is_not_forgotten(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = Waiver("old", "scaled_add", "why", "where", case="renamed", implementation="*")
+    with monkeypatch.context() as patch:
+        patch.setattr(waivers, "WAIVERS", (stale,))
+        assert runs.check() == 1
+    answer = runs.report()
+    assert (answer.code, "waiver old matches no case" in answer.out) == (1, True)
+    assert runs.check() == 0
+    book = Ledger(runs.ledger)
+    (row, *_) = book.rows(book.run().id)
+    lost = dataclasses.replace(row.result, status="died", outputs=(), error="gone")
+    book.add(book.run().id, Row.of(lost, "fuzz"))
+    answer = runs.report()
+    assert (answer.code, f"fuzz scaled_add {lost.case}: died (gone)" in answer.out) == (1, True)
+
+
+def test_every_json_of_a_command_tells_its_versions(runs: Runs, tmp_path: Path) -> None:
+    """One of a command that does not put them there itself, and one of a document that is of no command."""
+    path = tmp_path / "drift.json"
+    sides = []
+    for _ in range(2):
+        assert runs.check() == 0
+        sides.append(f"{runs.ledger}@{Ledger(runs.ledger).run().id}")
+    assert runs.command("drift", *sides, "--jobs", "1", "--json", str(path)).code == 0
+    assert json.loads(path.read_text())["versions"] == versions()
+    write_json(path, {"matmul_order": "chain"})
+    assert json.loads(path.read_text()) == {"matmul_order": "chain"}
