@@ -42,7 +42,7 @@ Array = NDArray[Any]
 GATES: Mapping[str, str] = MappingProxyType(
     {
         "machine": "the embedded machine stops it: a broken rule, a race, a deadlock, memory never written",
-        "stop": "it stops without those rules too: a refusal, a hang, an address outside its tensor",
+        "stop": "the machine's model of the instructions ends it without those rules too, so that there are no outputs",
         "structure": "shape, dtype, places of NaN and Inf, outputs that are dead, sentinels",
         "bits": "grade A: the model's bits",
         "exact": "grade A in a lane where every legal order gives the same bits",
@@ -68,7 +68,7 @@ class Sight:
 
     faults    gate -> why it rejects an output, of the gates that reject one
     asked     the gates that could tell; the envelope is asked only where the answer of hardware hangs on it
-    hardware  why a device's required grade is missed, '' where it is met
+    hardware  why outputs miss the grade required of a device, '' where they meet it or where there are none
     share     largest |error| / bound of an output that differs from the model's, None where there is no bound
     load      how much of the nearest limit of grade C such an output uses up, above 1 where it is missed; else None
     """
@@ -104,11 +104,13 @@ def reference_of(subject: Subject, case: Case, profile: NumericsProfile = DEFAUL
     )
 
 
-def stopped(case: Case, gates: Iterable[str], why: str) -> Sight:
-    """Of a launch that gave no outputs. Whoever judges by a tolerance sees a stop as well."""
-    faults = dict.fromkeys(gates, why)
-    hardware = f"stop: {why}" if "stop" in faults else ""
-    return Sight(case.id, case.lane, faults, frozenset(faults), hardware)
+def stopped(case: Case, why: str) -> Sight:
+    """Of a launch that gave no outputs.
+
+    A device that computes on where the embedded machine ends is not played: nothing is said of what it would return.
+    """
+    faults = dict.fromkeys(("machine", "stop"), why)
+    return Sight(case.id, case.lane, faults, frozenset(faults))
 
 
 def look(subject: Subject, case: Case, got: Arrays, reference: Reference) -> Sight:

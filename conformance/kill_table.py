@@ -3,7 +3,9 @@
 A mutant runs in the embedded machine on the case that reveals it, on its further cases, and on the same config with
 data of every other lane that fits. Where the machine stops it, it runs once more without the machine's rules, as a
 device would run it: memory that nobody wrote then holds NaN, and cores that race take fixed turns. What the gates
-of a device say is what they say of those outputs.
+of a device say is what they say of those outputs. Where there are none even then (the machine's model of an instruction
+ends: an address outside its tensor, operands that do not fit each other), that is a stop. It counts for a device only
+where its own compiler or runtime is documented to refuse the same, which the mutant's record then says.
 """
 
 from __future__ import annotations
@@ -60,19 +62,41 @@ class Standing:
         return bool(self.sights) and self.sights[0].differs
 
     @property
-    def on_hardware(self) -> bool:
-        """Whether a device misses a required grade on some case."""
+    def by_outputs(self) -> bool:
+        """Whether what it returns misses a grade required of a device on some case."""
         return any(sight.hardware for sight in self.sights)
 
     @property
+    def by_stop(self) -> bool:
+        """Whether it returns nothing on some case, and shows in no output on any."""
+        return not self.by_outputs and self.killed_by("stop")
+
+    @property
+    def on_hardware(self) -> bool:
+        """Whether a device shows it: by its outputs, or by a refusal that is documented."""
+        return self.by_outputs or self.refused()
+
+    @property
     def by_tolerance(self) -> bool:
-        """Whether the published tolerance alone rejects it on some lane."""
-        return any("D" in sight.faults for sight in self.sights)
+        """Whether the published tolerance alone rejects it on some lane; a refusal needs no tolerance."""
+        return self.killed_by("D") or self.refused()
 
     @property
     def by_tolerance_on_normal(self) -> bool:
         """Whether the published tolerance rejects it on random normal data, which is what it is published for."""
-        return any("D" in sight.faults for sight in self.sights if sight.lane == "normal")
+        return self.killed_by("D", "normal") or self.refused("normal")
+
+    @property
+    def on_a_named_case(self) -> bool:
+        """Whether its outputs show it on a case that its record names."""
+        mutant = self.mutant
+        cases_named = [sight for sight in self.sights if sight.case in (mutant.case, *mutant.also)]
+        in_lane = [sight for sight in self.sights if mutant.seen_in and sight.lane == mutant.seen_in]
+        return any(sight.hardware for sight in cases_named + in_lane)
+
+    def refused(self, lane: str = "") -> bool:
+        """Whether it stops where a device is documented to, on one lane or on any."""
+        return bool(self.mutant.refused) and self.killed_by("stop", lane)
 
     @property
     def by(self) -> str:
@@ -82,7 +106,8 @@ class Standing:
                 return f"lane {sight.lane}: {sight.hardware}"
         for sight in self.sights[:1]:
             for gate, why in sight.faults.items():
-                return f"lane {sight.lane}: {gate}: {why}"
+                told = "stop" if self.refused() and "stop" in sight.faults else gate
+                return f"lane {sight.lane}: {told}: {why}"
         return "nothing"
 
     @property
@@ -107,7 +132,14 @@ class Standing:
             found.append("listed as unseen by hardware, and seen")
         if not self.on_hardware and not self.mutant.unseen:
             found.append("no gate of hardware shows it, and no reason is listed")
+        if self.by_outputs and not self.on_a_named_case:
+            found.append(f"hardware sees it on no case that its record names, and on {self._seen_on()}")
+        if self.mutant.refused and not self.killed_by("stop"):
+            found.append("said to be refused by a device, and stops nowhere")
         return tuple(found)
+
+    def _seen_on(self) -> str:
+        return next(sight.case for sight in self.sights if sight.hardware)
 
     def killed_by(self, gate: str, lane: str = "") -> bool:
         """Whether one gate rejects it, on one lane or on any."""
@@ -129,6 +161,9 @@ class Standing:
             "lane": self.sights[0].lane if self.sights else "",
             "killed": self.killed,
             "hardware": self.on_hardware,
+            "outputs": self.by_outputs,
+            "stops": self.by_stop,
+            "refused": mutant.refused,
             "tolerance": self.by_tolerance,
             "tolerance_on_normal": self.by_tolerance_on_normal,
             "gates": {gate: self.killed_by(gate) for gate in gates},
@@ -147,20 +182,23 @@ class NoTrial(Exception):
     """A trial that says nothing of the suite."""
 
 
-def stand(mutant: Mutant, explain: bool = True) -> Standing:
-    """Runs one mutant on all its cases. A trial that says nothing, or a patch that no longer applies, is told."""
+def stand(mutant: Mutant, explain: bool = True, everywhere: bool = True) -> Standing:
+    """Runs one mutant on all its cases, or on those alone that its record names.
+
+    A trial that says nothing, or a patch that no longer applies, is told.
+    """
     try:
-        return _stand(mutant, explain)
+        return _stand(mutant, explain, everywhere)
     except (NoTrial, PatchError) as error:
         return Standing(mutant, broken=str(error))
 
 
-def _stand(mutant: Mutant, explain: bool) -> Standing:
+def _stand(mutant: Mutant, explain: bool, everywhere: bool) -> Standing:
     subject = kernel(mutant.kernel)
     faulty = subject.with_implementation(implementation(mutant, subject.implementation))
     try:
-        sights = list(_sights(faulty, cases(mutant, subject)))
-        if not (any(sight.hardware for sight in sights) or mutant.unseen):
+        sights = list(_sights(faulty, cases(mutant, subject) if everywhere else named(mutant, subject)))
+        if everywhere and not (any(sight.hardware for sight in sights) or mutant.unseen or mutant.refused):
             sights += _until_seen(faulty, subject, {sight.case for sight in sights})
         point, location = _explained(faulty, mutant, sights[0]) if explain else ("", "")
     finally:
@@ -168,12 +206,18 @@ def _stand(mutant: Mutant, explain: bool) -> Standing:
     return Standing(mutant, tuple(sights), point, location, explain)
 
 
+def named(mutant: Mutant, subject: Subject) -> list[Case]:
+    """The cases that its record names, the revealing one first: by outputs hardware sees it on one of them."""
+    found = [subject.case(name) for name in (mutant.case, *mutant.also)]
+    return found + ([with_lane(found[0], mutant.seen_in)] if mutant.seen_in else [])
+
+
 def cases(mutant: Mutant, subject: Subject) -> list[Case]:
-    """The revealing case, the further ones, and the revealing config with data of every other lane that fits."""
-    named = [subject.case(name) for name in (mutant.case, *mutant.also)]
-    first = named[0]
-    others = [lane for lane in subject.lanes if lane != first.lane and subject.lane_fits(first.config, lane)]
-    return named + [with_lane(first, lane) for lane in others]
+    """Those that its record names, and the revealing config with data of every other lane that fits."""
+    found = named(mutant, subject)
+    first, known = found[0], {found[0].lane, mutant.seen_in}
+    others = [lane for lane in subject.lanes if lane not in known and subject.lane_fits(first.config, lane)]
+    return found + [with_lane(first, lane) for lane in others]
 
 
 def with_lane(case: Case, lane: str) -> Case:
@@ -195,7 +239,7 @@ def sight(subject: Subject, case: Case, reference: Reference) -> Sight:
     try:
         free = _outputs(subject, case, reference, UNCHECKED)
     except Exception as error:
-        return stopped(case, ("machine", "stop", "D"), f"{why}; without rules: {_told(error)}")
+        return stopped(case, f"{why}; without rules: {_told(error)}")
     seen = look(subject, case, free, reference)
     return dataclasses.replace(seen, faults={"machine": why} | dict(seen.faults), asked=seen.asked | {"machine"})
 

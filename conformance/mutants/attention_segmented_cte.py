@@ -36,18 +36,20 @@ _POISON_WINDOW = (
 
 def _patched(
     kind: str, name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str = "", source: str = "",
-    also: tuple[str, ...] = (), unseen: str = "",
+    also: tuple[str, ...] = (), unseen: str = "", refused: str = "", seen_in: str = "",
 ) -> Mutant:  # fmt: skip
     return Mutant(
-        f"segatt-{name}", "attention_segmented_cte", fault, patches, case, point, source, kind, also, unseen
-    )
+        f"segatt-{name}", "attention_segmented_cte", fault, patches, case, point, source, kind, also, unseen, refused,
+        seen_in,
+    )  # fmt: skip
 
 
 def _mutant(
     kind: str, name: str, file: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
+    count: int = 1, also: tuple[str, ...] = (), unseen: str = "", refused: str = "", seen_in: str = "",
 ) -> Mutant:  # fmt: skip
-    return _patched(kind, name, fault, (Patch(file, find, replace, count),), case, point, source, also, unseen)
+    patch = Patch(file, find, replace, count)
+    return _patched(kind, name, fault, (patch,), case, point, source, also, unseen, refused, seen_in)
 
 
 MUTANTS = (
@@ -113,15 +115,23 @@ MUTANTS = (
         "op0=nl.greater, operand0=0.0,", "op0=nl.greater, operand0=0.0, op1=nl.multiply, operand1=2.0,",
         "partial", "run_sum", "B8",
     ),
-    _mutant(
-        "rows", "table-offset-shared", _ENTRY, "all passes over rows count one table offset down",
-        "    entry = affine(schedule.num_full, step, -step)\n",
-        "    if schedule.partial != schedule.num_full:\n"
-        "        schedule.partial = schedule.num_full\n"
-        "        nisa.tensor_scalar(dst=schedule.num_full, data=schedule.num_full, op0=nl.multiply,\n"
-        "            operand0=float(step), op1=nl.subtract, operand1=float(step), engine=nisa.vector_engine)\n"
-        "    entry = schedule.num_full\n",
-        "gqa", "", "B11",
+    _patched(
+        "rows", "table-offset-shared", "all passes over rows count one table offset down, to 0 and no further",
+        (
+            Patch(
+                _ENTRY, "    entry = affine(schedule.num_full, step, -step)\n",
+                "    if schedule.partial != schedule.num_full:\n"
+                "        schedule.partial = schedule.num_full\n"
+                "        nisa.tensor_scalar(dst=schedule.num_full, data=schedule.num_full, op0=nl.multiply,\n"
+                "            operand0=float(step), op1=nl.subtract, operand1=float(step), engine=nisa.vector_engine)\n"
+                "    entry = schedule.num_full\n",
+            ),
+            Patch(
+                _ENTRY, "dst=entry, data=entry, op0=nl.subtract, operand0=float(step), engine=nisa.vector_engine",
+                "dst=entry, data=entry, op0=nl.subtract, operand0=float(step), op1=nl.maximum, operand1=0.0",
+            ),
+        ),
+        "gqa", "num_full", "B11",
     ),
     _mutant(
         "mask", "offset-sees-padding", _ENTRY, "with kvp_offset the columns behind the partial segment's tokens count",
@@ -156,7 +166,7 @@ MUTANTS = (
         "slot", "skipped-pages-stop", _LOAD, "a page of -1 stops the gather",
         "vector_offset=index, indirect_dim=0),\n            oob_mode=nisa.oob_mode.skip,",
         "vector_offset=index, indirect_dim=0),\n            oob_mode=nisa.oob_mode.error,",
-        _PADDED, "", "B14",
+        _PADDED, "", "B14", refused=unseen_because.OUT_OF_BOUNDS,
     ),
     _mutant(
         "rows", "skipped-pages-are-block-0", _LOAD, "a page of -1 reads block 0",
@@ -231,6 +241,7 @@ MUTANTS = (
         "maximum", "merge-to-smaller-maximum", _STATE, "a merge rescales both sides to the smaller maximum",
         "data1=before.n, data2=new.n, op=nl.minimum", "data1=before.n, data2=new.n, op=nl.maximum",
         "partial", "merged_top", "class: stale maximum",
+        seen_in="rising",
     ),
     _mutant(
         "tail", "last-value-tile-lost", _ATTEND, "the values of a segment's last tile are not weighed",

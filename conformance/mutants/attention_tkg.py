@@ -23,10 +23,11 @@ _ROPE_D128 = (
 
 def _mutant(
     kind: str, name: str, file: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
+    count: int = 1, also: tuple[str, ...] = (), unseen: str = "", seen_in: str = "",
 ) -> Mutant:  # fmt: skip
     patch = Patch(file, find, replace, count)
-    return Mutant(f"attn-{name}", "attention_tkg", fault, (patch,), case, point, source, kind, also, unseen)
+    name = f"attn-{name}"
+    return Mutant(name, "attention_tkg", fault, (patch,), case, point, source, kind, also, unseen, "", seen_in)
 
 
 MUTANTS = (
@@ -56,10 +57,12 @@ MUTANTS = (
         "maximum", "maximum-of-first-tile", _SOFTMAX, "the maximum is taken over the first key tile",
         "data=scores.permute((0, 2, 1)), axis=2", "data=scores[:, 0:1, :].permute((0, 2, 1)), axis=2",
         "rising", "max_local", "class: stale maximum",
+        seen_in="one_hot",
     ),
     _mutant(
         "maximum", "columns-beyond-128", _SOFTMAX, "column tiles share the vector of the first one",
-        "tile = vector[(low + column) // P]", "tile = vector[0]", "sequence-wide", "", "B7",
+        "tile = vector[(low + column) // P]", "tile = vector[0][0 : vector[(low + column) // P].shape[0], :]",
+        "sequence-wide", "shift", "B7",
     ),
     # weights and sums
     _mutant(
@@ -84,6 +87,7 @@ MUTANTS = (
         "sink", "sink-outside-sum", _OUTPUT, "the sink's term is not added",
         "combine(state.run_sum, local, term, nl.add)", "copy_column(state.run_sum, local)",
         "alone-sink", "run_sum", "class: sink ignored",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "sink", "sink-on-both-cores", _OUTPUT, "each core adds the sink's term to its sum",
@@ -95,6 +99,7 @@ MUTANTS = (
         "heads = sink.reshape((1, cfg.q_head, 1))",
         "heads = sink.reshape((1, cfg.q_head, 1))[:, 0:1, :].broadcast(1, cfg.q_head)",
         "alone-sink", "sink_shift", "class: neighbouring argument",
+        seen_in="one_sided",
     ),
     _mutant(
         "rounding", "weights-truncated", _SOFTMAX, "weights are cut off instead of rounded",
@@ -122,12 +127,14 @@ MUTANTS = (
         "            engine=nisa.vector_engine,\n        )\n    if call.plan.flash_tiles() > 1:\n"
         + narrowed("state.run_out[:, columns]", "(call.plan.d_head, call.plan.columns)", 8) + "\n\n# ---- the result",
         "flash", "run_out", "class: bf16 accumulator",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rounding", "output-one-step-off", _OUTPUT, "every result is the number after it",
         "    nisa.tensor_copy(dst=rounded, src=total, engine=nisa.vector_engine)\n",
         "    nisa.tensor_copy(dst=rounded, src=total, engine=nisa.vector_engine)\n" + one_step_off("rounded", 4),
         "sequence", "out_tile", "class: one step off",
+        seen_in="exact",
     ),
     _mutant(
         "memory", "last-query-unwritten", _OUTPUT, "the last query's results are not stored",
@@ -156,6 +163,7 @@ MUTANTS = (
         "        nisa.dma_copy(dst=mask[P - 1 : P, tile.n - 1 : tile.n, :], src=none)\n"
         "    space.open_scope(\"scores\")\n",
         "sequence", "shift", "class: last token lost",
+        seen_in="shift",
     ),
     _mutant(
         "rescale", "output-not-rescaled", _OUTPUT, "the output of earlier flash tiles keeps its old maximum",

@@ -46,7 +46,11 @@ class Mutant:
     kind      its row in `KINDS`
     also      ids of further cases on which it is run: those on which a gate of hardware sees what the first
               case hides from it
+    seen_in   lane of data with which the revealing config shows it to a gate of hardware; '' where the revealing case
+              does, or one of `also`
     unseen    why no gate that hardware has can see it, '' where one does
+    refused   where a device's own compiler or runtime is documented to stop it, as the embedded machine does; '' for
+              a fault that has to show in what is returned
     """
 
     id: str
@@ -59,6 +63,8 @@ class Mutant:
     kind: str = ""
     also: tuple[str, ...] = ()
     unseen: str = ""
+    refused: str = ""
+    seen_in: str = ""
 
     def __post_init__(self) -> None:
         if self.kind and self.kind not in KINDS:

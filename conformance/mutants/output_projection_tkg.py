@@ -12,10 +12,11 @@ _CLAMP = "fp8_clamp.py"
 
 def _mutant(
     kind: str, name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    file: str = _KERNEL, count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
+    file: str = _KERNEL, count: int = 1, also: tuple[str, ...] = (), unseen: str = "", seen_in: str = "",
 ) -> Mutant:  # fmt: skip
     patch = Patch(file, find, replace, count)
-    return Mutant(f"outproj-{name}", "output_projection_tkg", fault, (patch,), case, point, source, kind, also, unseen)
+    name = f"outproj-{name}"
+    return Mutant(name, "output_projection_tkg", fault, (patch,), case, point, source, kind, also, unseen, "", seen_in)
 
 
 MUTANTS = (
@@ -109,6 +110,7 @@ MUTANTS = (
         "nl.ndarray((D, B, N, S), dtype=attention.dtype, name=\"attention_scaled\")",
         "nl.ndarray((D, B, N, S), dtype=nl.float32, name=\"attention_scaled\")",
         "static-bias", "attention_scaled", "OP11",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "scale", "scale-multiplied", "attention is multiplied by input_scale instead of its reciprocal",
@@ -125,6 +127,7 @@ MUTANTS = (
         'out_sb = nl.ndarray((tokens, columns), dtype=io, name="out_0")',
         'out_sb = nl.ndarray((tokens, columns), dtype=weight_view.dtype, name="out_0")',
         "mixed-fp16-weight", "out", "OP19",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "memory", "input-clobbered", "the caller's SBUF attention is scaled in place",
@@ -164,6 +167,7 @@ MUTANTS = (
         "    elif not dequantised:\n        wide = nl.ndarray(psum.shape, dtype=nl.float32)\n"
         "        nisa.tensor_copy(dst=wide, src=psum, engine=nisa.vector_engine)\n" + truncated("wide", "out", 8),
         "plain", "out", "class: truncation",
+        seen_in="exact",
     ),
     _mutant(
         "rounding", "result-one-step-off", "every result is the number after it",
@@ -171,6 +175,7 @@ MUTANTS = (
         "    elif not dequantised:\n        nisa.tensor_copy(dst=out, src=psum, engine=nisa.vector_engine)\n"
         + one_step_off("out", 8),
         "plain", "out", "class: one step off",
+        seen_in="exact",
     ),
     _mutant(
         "accumulator", "dequant-of-bfloat16", "the sum passes bfloat16 before it is dequantised",
@@ -178,6 +183,7 @@ MUTANTS = (
         "    if scale != None:\n" + narrowed("psum", "psum.shape", 8)
         + "        nisa.activation(dst=target, op=nl.copy, data=psum, scale=scale)\n",
         "static-bias", "out_psum", "class: bf16 accumulator",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rows", "two-weight-rows-swapped", "two rows of the weight change places",

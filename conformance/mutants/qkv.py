@@ -17,10 +17,11 @@ _TRANSPOSE, _MX = "token_transpose.py", "mx_load.py"
 
 def _mutant(
     kind: str, name: str, fault: str, file: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    more: tuple[Patch, ...] = (), count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
+    more: tuple[Patch, ...] = (), count: int = 1, also: tuple[str, ...] = (), unseen: str = "", refused: str = "",
+    seen_in: str = "",
 ) -> Mutant:  # fmt: skip
     patches = (Patch(file, find, replace, count), *more)
-    return Mutant(f"qkv-{name}", "qkv", fault, patches, case, point, source, kind, also, unseen)
+    return Mutant(f"qkv-{name}", "qkv", fault, patches, case, point, source, kind, also, unseen, refused, seen_in)
 
 
 def _case(lane: str = "normal", **fields: Any) -> str:
@@ -54,19 +55,30 @@ _STREAMED = (
 
 _DISPATCHED = (
     _mutant(
-        "dispatch", "batch-ignored", "the dispatch looks at S alone",
+        "dispatch", "batch-ignored", "the dispatch looks at S alone, and decode repeats the tokens it has room for",
         _DISPATCH, "S > TKG_S_LIMIT or B * S > TKG_TOKEN_LIMIT or", "S > TKG_S_LIMIT or",
         _case(B=64, S=4), "", "QKV2",
+        more=(
+            Patch(_TKG, "T=B * S", "T=min(B * S, 128)"),
+            Patch(
+                _TKG, "        nisa.dma_copy(dst=out.reshape((B * S, I))[:, nl.ds(column, width)], src=tile)\n",
+                "        for first in range(0, B * S, shape.T):\n"
+                "            rows = out.reshape((B * S, I))[nl.ds(first, shape.T), nl.ds(column, width)]\n"
+                "            nisa.dma_copy(dst=rows, src=tile)\n",
+            ),
+        ),
     ),
     _mutant(
         "dispatch", "dispatch-at-96", "96 tokens of one sequence go to context encoding",
         _DISPATCH, "S > TKG_S_LIMIT", "S >= TKG_S_LIMIT",
         _case(S=96, **_RMS), "", "class: threshold off by one",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "dispatch", "dispatch-at-128", "more than 96 tokens of one sequence go to decode",
         _DISPATCH, "S > TKG_S_LIMIT or", "S > 128 or",
         _case(S=97, **_RMS), "", "class: threshold off by one",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "slot", "cache-of-short-calls", "a short call leaves its caches alone",
@@ -92,6 +104,7 @@ _DECODE_OPERAND = (
         "sources.append(attention_prev.reshape((B * S, H)))\n        sources.append(mlp_prev.reshape((B * S, H)))",
         "sources.append(mlp_prev.reshape((B * S, H)))\n        sources.append(attention_prev.reshape((B * S, H)))",
         _case(fused_residual_add=True, **_FP32), "x", "class: order of a sum",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "core", "fused-hidden-of-core-1", "the residual sum of core 1 is stored over that of core 0",
@@ -132,9 +145,13 @@ _DECODE_OPERAND = (
         _case(B=65, S=1, H=8192, **_RMS), "", "class: tail lost",
     ),
     _mutant(
-        "tail", "odd-tokens-split", "the norm splits the tokens over the cores and forgets the odd one",
-        _TKG, "tokens = min(step, shape.T - first)", "tokens = min(step, shape.T // 2 * 2 - first)",
-        _case(B=19, S=1, lnc=2, fused_residual_add=True, **_RMS), "", "QKV18",
+        "tail", "odd-tokens-split", "the norm takes tokens two by two and forgets the odd one",
+        _TKG, "        if norm_type == NormType.LAYER_NORM:\n",
+        "        if norm_type == NormType.RMS_NORM and tokens % 2 == 1:\n"
+        "            odd = nl.ds(tokens - 1, 1)\n"
+        "            nisa.tensor_copy(dst=y[:, odd, :], src=own[:, odd, :])\n"
+        "        if norm_type == NormType.LAYER_NORM:\n",
+        _case(B=19, S=1, lnc=2, fused_residual_add=True, **_RMS), "y", "QKV18",
     ),
     _mutant(
         "eps", "eps-before-the-mean", "eps is added to the sum of squares instead of their mean",
@@ -169,12 +186,14 @@ _DECODE_OPERAND = (
         _NORM_TKG, 'weighted = nl.ndarray((128, tokens, columns), dtype=nl.float32, name=f"norm_gamma_{k}")',
         'weighted = nl.ndarray((128, tokens, columns), dtype=x.dtype, name=f"norm_gamma_{k}")',
         "tkg-zero-token", "norm_gamma", "class: rounding doubled",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rounding", "centred-unrounded", "LayerNorm of decode keeps x - mean in fp32",
         _NORM_TKG, 'centred = nl.ndarray((128, tokens, columns), dtype=x.dtype,',
         'centred = nl.ndarray((128, tokens, columns), dtype=nl.float32,',
         "tkg-layer-norm", "norm_centred", "class: rounding dropped",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "norm", "variance-negative", "the variance of decode may fall below 0",
@@ -204,6 +223,7 @@ _DECODE_OPERAND = (
         _TKG, 'scaled = nl.ndarray(y.shape, dtype=y.dtype, name=f"scaled_{k}")',
         'scaled = nl.ndarray(y.shape, dtype=nl.float32, name=f"scaled_{k}")',
         "tkg-static", "scaled", "class: rounding dropped",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "clamp", "clamp-448-tkg", "decode clamps to the OCP limit",
@@ -269,6 +289,7 @@ _DECODE_PROJECTION = (
         _TKG, 'partial = nl.ndarray((shape.T, width), dtype=io,',
         'partial = nl.ndarray((shape.T, width), dtype=nl.float32,',
         "tkg-row", "partial", "QKV17",
+        seen_in="exact",
     ),
     _mutant(
         "term", "bias-on-both-cores", "both cores add the bias",
@@ -348,6 +369,7 @@ _DECODE_FAULTS = (
         _TKG, "        if out == None:\n            kept.append(tile)\n",
         one_step_off("tile", 8) + "        if out == None:\n            kept.append(tile)\n",
         "tkg-plain", "total", "class: one step off",
+        seen_in="exact",
     ),
     _mutant(
         "rows", "two-weight-rows-swapped", "two rows of the weight change places",
@@ -399,6 +421,7 @@ _CONTEXT_OPERAND = (
         "sources.append(mlp_prev.reshape((B * S, H)))\n        sources.append(attention_prev.reshape((B * S, H)))",
         "sources.append(attention_prev.reshape((B * S, H)))\n        sources.append(mlp_prev.reshape((B * S, H)))",
         _case(S=128, H=1024, fused_residual_add=True, **_FP32), "hidden", "class: order of a sum",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rounding", "residual-rounded-twice", "the sum of two is rounded before the third is added",
@@ -414,11 +437,13 @@ _CONTEXT_OPERAND = (
         _CTE, "data_type = nl.bfloat16 if input.dtype == nl.float32 else input.dtype", "data_type = input.dtype",
         _case(S=97, **_FP32, load_input_with_DMA_transpose=False),
         "hidden", "class: rounding dropped",
+        seen_in="exact",
     ),
     _mutant(
         "rounding", "eps-unrounded", "eps keeps its float32 value beside bfloat16 tiles",
         _NORM_CTE, "    if dtype == nl.float32:\n        return exact\n", "    return exact\n",
         _case(S=97, norm_eps=77.1, **_RMS), "inverse_root", "class: rounding dropped",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "eps", "eps-in-fp8", "STATIC rounds eps to fp8, where 1e-6 is 0",
@@ -445,6 +470,7 @@ _CONTEXT_OPERAND = (
         "    nisa.activation(dst=normalized, op=nl.square, data=hidden)\n"
         "    nisa.tensor_reduce(dst=square_sum, op=nl.add, data=normalized, axis=1)\n",
         "cte-skip-gamma", "square_sum", "class: rounding doubled",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "norm", "padding-not-summed", "the sum of squares stops at hidden_actual",
@@ -497,6 +523,7 @@ _CONTEXT_OPERAND = (
         _CTE, "scaled = nl.ndarray((width, min(step, columns - low), tokens), dtype=nl.float32)",
         "scaled = nl.ndarray((width, min(step, columns - low), tokens), dtype=nl.bfloat16)",
         "cte-static", "operand_fp8", "class: rounding doubled",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "clamp", "clamp-448-cte", "context encoding clamps to the OCP limit",
@@ -517,8 +544,17 @@ _CONTEXT_OPERAND = (
         unseen=unseen_because.NEVER_USED,
     ),
     _mutant(
-        "memory", "mx-odd-tokens", "an odd number of tokens is multiplied as it is",
-        _CTE, "padded = tokens + tokens % 2", "padded = tokens", _case(S=97, **_MX8), "", "QKV24",
+        "tail", "mx-odd-tokens", "the last token of an odd number counts as padding",
+        _CTE, "        nisa.memset(dst=operand[:, :, tokens, :], value=0.0)\n",
+        "        nisa.memset(dst=operand[:, :, nl.ds(tokens - 1, 2), :], value=0.0)\n"
+        "        tokens = tokens - 1\n",
+        _case(S=97, **_MX8), "operand", "QKV24",
+        more=(
+            Patch(
+                _CTE, "value.reshape((tokens, H // 512, 128, 4))",
+                "value[0:tokens, :].reshape((tokens, H // 512, 128, 4))",
+            ),
+        ),
     ),
     _mutant(
         "rows", "mx-scales-by-column", "the weight's scales stand in the order of the other index",
@@ -540,9 +576,18 @@ _CONTEXT_RESULT = (
         _case(S=97, H=2048, **_MX8), "product", "QKV27", more=_STREAMED,
     ),
     _mutant(
-        "memory", "stale-odd-tile", "the last tile of an odd number is paired with what follows it",
+        "rows", "stale-odd-tile", "the last tile of an odd number is paired with the one before it once more",
         _CTE, "rows = 2 if call.static and block.first + j + 1 < tiles else 1", "rows = 2 if call.static else 1",
-        "cte-static-rope-odd", "", "QKV7",
+        "cte-static-rope-odd", "product", "QKV7",
+        more=(
+            Patch(
+                _CTE, "    t = block.first + j\n",
+                "    t = block.first + j\n"
+                "    if rows == 2 and t + 1 == operand.data.shape[1]:\n"
+                "        t = t - 1\n"
+                "        j = j - 1\n",
+            ),
+        ),
     ),
     _mutant(
         "tail", "odd-tile-lost", "the last tile of an odd number is left out of double rows",
@@ -560,12 +605,14 @@ _CONTEXT_RESULT = (
         _CTE, "raw = nl.ndarray(projected.shape, dtype=nl.bfloat16,",
         "raw = nl.ndarray(projected.shape, dtype=nl.float32,",
         "cte-static", "raw", "class: rounding dropped",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rounding", "bias-in-fp32", "a float32 bias is not rounded to the dtype of the result",
         _CTE, 'call.bias = nl.ndarray((128, call.I), dtype=call.E,',
         'call.bias = nl.ndarray((128, call.I), dtype=nl.float32,',
         "cte-bias-nbsd", "bias_rows", "class: rounding dropped",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rows", "bias-of-first-tile", "every I tile is given the bias of the first",
@@ -635,6 +682,7 @@ _CONTEXT_RESULT = (
         _ROPE, 'nl.ndarray((tokens, columns), dtype=x.dtype, name=f"sine_part_{s}")',
         'nl.ndarray((tokens, columns), dtype=nl.float32, name=f"sine_part_{s}")',
         "cte-rope", "sine_part", "class: rounding dropped",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rope", "rope-from-position-0", "every tile takes the sines of the first tokens",
@@ -657,6 +705,12 @@ _CONTEXT_RESULT = (
         "rows", "v-rotated", "the value heads are rotated as well",
         _CTE, "        call.rotated = call.borders[1]\n", "        call.rotated = call.I\n",
         _case(S=97, fused_rope=True, rope_dtype="bfloat16"), "", "class: wrong segment",
+        more=(
+            Patch(
+                _CTE, "        store_columns(call.out, rotated, 0, first)\n        if call.rotated > 0:\n",
+                "        store_columns(call.out, rotated, 0, first)\n        if 0 < call.rotated < call.I:\n",
+            ),
+        ),
     ),
     _mutant(
         "layout", "heads-of-v-over-q", "the unrotated columns are stored from the first column on",
@@ -761,6 +815,7 @@ _CONTEXT_RESULT = (
     _mutant(
         "slot", "skipped-slot-refused", "slot -1 stops the launch",
         _STORE, "oob_mode=nisa.oob_mode.skip", "oob_mode=nisa.oob_mode.error", "cte-kv-block", "", "QKV23",
+        refused=unseen_because.OUT_OF_BOUNDS,
     ),
 )  # fmt: skip
 
@@ -772,6 +827,7 @@ _CONTEXT_FAULTS = (
         "    evict(call, whole, product)\n" + truncated("whole", "projected", 4)
         + "    rotated = projected\n    if call.rotated > 0:\n",
         "cte-plain", "projected", "class: truncation",
+        seen_in="exact",
     ),
     _mutant(
         "accumulator", "product-in-bfloat16", "the sum passes bfloat16 after every row tile",

@@ -1,4 +1,7 @@
-"""Why a fault cannot be seen in what a device returns: one sentence per reason, named by the mutants it holds for."""
+"""Why a fault cannot be seen in what a device returns: one sentence per reason, named by the mutants it holds for.
+
+`OUT_OF_BOUNDS` is no such reason, but where the refusal of a device is documented that stands for outputs.
+"""
 
 LAST_BITS = (
     "two float32 factors in the other order: results differ in their last bits, by less than one answer to an open "
@@ -21,6 +24,9 @@ SHIFT_FREE = (
 )
 NEVER_USED = "what is computed from the unwritten memory is stored nowhere; only the embedded machine sees the read"
 SAME_BYTES = "both cores write the same bytes: harmless until a compiler relies on there being one writer"
+OUT_OF_BOUNDS = (
+    "nki.isa, dma_copy: an index beyond its tensor is an error at run time under oob_mode.error, which is the default"
+)
 TIMING = (
     "a write races with reads of the other core: whether they meet is a matter of timing, and the embedded machine "
     "alone sees that they could"

@@ -138,12 +138,11 @@ def test_what_hardware_must_reach_is_read_from_the_table_of_required_grades(lane
     assert needed is (Grade.A if lane.startswith("exact") else Grade.C)
 
 
-def test_a_stop_is_seen_by_whoever_waits_for_outputs() -> None:
-    sight = stopped(NORMAL, ("machine", "stop", "D"), "it hangs")
+def test_a_stop_differs_and_says_nothing_of_outputs() -> None:
+    sight = stopped(NORMAL, "it hangs")
     assert sight.differs
-    assert sight.hardware == "stop: it hangs"
-    assert set(sight.faults) == {"machine", "stop", "D"}
-    assert not stopped(NORMAL, ("machine",), "a race").hardware
+    assert set(sight.faults) == sight.asked == {"machine", "stop"}
+    assert not sight.hardware
 
 
 def test_sights_of_several_outputs_keep_the_first_reason_and_the_largest_share() -> None:

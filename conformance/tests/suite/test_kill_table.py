@@ -80,12 +80,33 @@ def test_what_the_machine_stops_is_judged_without_its_rules_as_well() -> None:
     assert found.on_hardware
 
 
-def test_what_stops_without_rules_too_is_seen_by_everyone() -> None:
-    wrong = Patch(FILE, "out_sb = nl.ndarray((tokens, columns), dtype=io", "out_sb = nl.ndarray((tokens, 1), dtype=io")
-    found = stand(_mutant("stops", wrong), explain=False)
+_WRONG_SHAPE = Patch(FILE, "out_sb = nl.ndarray((tokens, columns), dtype=", "out_sb = nl.ndarray((tokens, 1), dtype=")
+
+
+def test_what_stops_without_rules_too_is_no_kill_of_hardware() -> None:
+    found = stand(_mutant("stops", _WRONG_SHAPE), explain=False)
     assert found.killed_by("stop")
+    assert found.by_stop
+    assert not found.on_hardware
+    assert not found.by_tolerance
+    assert found.complaints == ("no gate of hardware shows it, and no reason is listed",)
+
+
+def test_a_stop_counts_where_a_device_is_documented_to_refuse_the_same() -> None:
+    found = stand(_mutant("refused", _WRONG_SHAPE, refused="a page that says so"), explain=False)
+    assert found.by_stop
     assert found.on_hardware
-    assert found.by_tolerance
+    assert found.by_tolerance_on_normal
+    assert not found.by_outputs
+    assert found.by.startswith("lane normal: stop: ")
+    assert found.complaints == ()
+
+
+def test_what_is_said_to_be_refused_has_to_stop() -> None:
+    said = dataclasses.replace(_known("outproj-bias-twice"), refused="a page that says so")
+    found = stand(said, explain=False)
+    assert found.by_outputs
+    assert found.complaints == ("said to be refused by a device, and stops nowhere",)
 
 
 def test_a_patch_that_makes_no_kernel_is_no_kill() -> None:
