@@ -357,8 +357,9 @@ def test_a_launch_for_another_chip_is_unfit_and_starts_nothing(backend: ChildBac
 
 
 def test_a_kernel_that_no_process_could_import_is_told(backend: ChildBackend) -> None:
-    with pytest.raises(CannotTravel, match="cannot be handed to another process"):
+    with pytest.raises(CannotTravel, match="cannot be handed to another process") as raised:
         backend.run(Call(lambda x: x, {"x": np.zeros(1)}, ("y",)))
+    assert raised.value.status == "not-run"
     assert _run(backend).passed
 
 

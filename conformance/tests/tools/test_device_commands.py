@@ -79,6 +79,7 @@ def test_a_report_never_counts_the_stand_in_as_hardware(capsys: pytest.CaptureFi
     place = json.loads(check.read_text())["place"]
     assert place["nki"].endswith("+stand-in")
     assert place["preflight on 2 core(s)"] == "right"
+    assert "NEURON_CC_FLAGS unset, NKI_COMPILER_FRONTEND unset" in place["settings"]
     run("report", "--check", str(check), "--output", str(page))
     told = json.loads(page.with_suffix(".json").read_text())
     assert (told["backend"], told["hardware"]) == ("stand-in", False)
