@@ -193,6 +193,22 @@ def test_every_token_is_written_where_its_index_says_ab2(layout: str, kv: dict[s
     assert_written(config, inputs, heads)
 
 
+def test_tokens_that_follow_the_first_end_in_the_physically_next_block_ab2() -> None:
+    config, inputs, heads = copied(**BLOCK, S=5, idx_per_token=True)
+    inputs["kv_cache_update_idx"][:] = BLOCK_TOKENS
+    mutant = next(mutant for mutant in MUTANTS if mutant.id == "block-tokens-follow-the-first")
+    faulty = SUBJECT.with_implementation(implementation(mutant, SUBJECT.implementation))
+    try:
+        got = launch(faulty, config, inputs, SimBackend(Options()))
+    finally:
+        forget(mutant)
+    wanted = dict(zip("KV", written(config, inputs, heads), strict=True))
+    for name, want in wanted.items():
+        rows = (got[f"{name}_out"] != inputs[f"{name}_cache"]).any(axis=2).reshape(-1)
+        assert np.flatnonzero(rows).tolist() == [*range(81, 86), *range(126, 131)]
+        assert got[f"{name}_out"].tobytes() != want.tobytes()
+
+
 @pytest.mark.parametrize("token", [(0, 0), (0, 2), (1, 1)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_skipped_token_alone_is_not_written_ab2(layout: str, token: tuple[int, int]) -> None:
