@@ -36,16 +36,18 @@ _TILES = "cfg:lane=normal,seed=0,B=1,S=3,H=512,q=9,d=128,S_ctx=128,S_max=128,lnc
 
 def _patched(
     kind: str, name: str, fault: str, patches: tuple[Patch, ...], case: str, point: str, source: str,
-    also: tuple[str, ...] = (), unseen: str = "",
+    also: tuple[str, ...] = (), unseen: str = "", seen_in: str = "",
 ) -> Mutant:  # fmt: skip
-    return Mutant(f"block-{name}", "attention_block_tkg", fault, patches, case, point, source, kind, also, unseen)
+    name = f"block-{name}"
+    return Mutant(name, "attention_block_tkg", fault, patches, case, point, source, kind, also, unseen, "", seen_in)
 
 
 def _mutant(
     kind: str, name: str, fault: str, find: str, replace: str, case: str, point: str = "", source: str = "",
-    file: str = _KERNEL, count: int = 1, also: tuple[str, ...] = (), unseen: str = "",
+    file: str = _KERNEL, count: int = 1, also: tuple[str, ...] = (), unseen: str = "", seen_in: str = "",
 ) -> Mutant:  # fmt: skip
-    return _patched(kind, name, fault, (Patch(file, find, replace, count),), case, point, source, also, unseen)
+    patch = Patch(file, find, replace, count)
+    return _patched(kind, name, fault, (patch,), case, point, source, also, unseen, seen_in)
 
 
 #: Defects that no mutant plays on a case of the suite, and why.
@@ -70,6 +72,7 @@ MUTANTS = (
     _mutant(
         "eps", "default-eps", "the default eps is that of another release", "DEFAULT_EPS = 1e-3", "DEFAULT_EPS = 1e-6",
         _cfg(), "norm_rsqrt", "AB12",
+        also=("exact-rounding",),
     ),
     _mutant(
         "norm", "padded-mean", "padding counts in the mean", "H if hidden_actual == None else hidden_actual", "H",
@@ -97,6 +100,7 @@ MUTANTS = (
     _mutant(
         "order", "two-groups", "few tokens are summed in as many groups as 33 of them", "    F = 4\n", "    F = 2\n",
         _cfg(), "psum", "AB23", file=_QKV,
+        also=("exact",),
     ),
     _mutant(
         "term", "bias-on-both-cores", "each core adds the bias to its shard", "if bias == None or shape.prg != 0:",
@@ -136,6 +140,7 @@ MUTANTS = (
         "norm", "pre-norm-skips-keys", "keys are not normed before RoPE",
         'key = head_rms_norm(key, rmsnorm_QK_pre_rope_eps, None, "pre", 1)', "key = key",
         _cfg(_PRE), "rope_even_cos", "class: stage missing",
+        seen_in="one_sided",
     ),
     _patched(
         "norm", "norms-exchanged", "the norm after RoPE is done before it",
@@ -187,6 +192,7 @@ MUTANTS = (
         "result = nl.ndarray(values.shape, dtype=values.dtype, name=name)",
         "result = nl.ndarray(values.shape, dtype=nl.float32, name=name)",
         _cfg(), "rope_even_cos", "class: missing rounding", file=_ROPE,
+        also=("exact-rounding",),
     ),
     _mutant(
         "rope", "rope-tables-exchanged", "cosines and sines are exchanged", "load_table(cos), load_table(sin)",
@@ -307,6 +313,7 @@ MUTANTS = (
             ),
         ),
         _cfg(_FP8_KV), "score", "AB20",
+        seen_in="exact_rounding",
     ),
     # attention over the caches
     _mutant(
@@ -482,12 +489,14 @@ MUTANTS = (
         "    nisa.tensor_tensor(dst=whole, data1=values, data2=table, op=nl.multiply, engine=nisa.vector_engine)\n"
         + truncated("whole", "result", 4),
         _cfg(), "rope_even_cos", "class: truncation", file=_ROPE,
+        also=("fp16",),
     ),
     _mutant(
         "rounding", "heads-one-step-off", "every element of a head is the number after it",
         "    transpose_tokens(places, source, None, None, False)\n    return heads\n",
         "    transpose_tokens(places, source, None, None, False)\n" + one_step_off("heads", 4) + "    return heads\n",
         _cfg(), "heads", "class: one step off",
+        seen_in="exact",
     ),
     _mutant(
         "rows", "new-tokens-swapped", "the first two tokens exchange their new values",

@@ -231,6 +231,7 @@ MUTANTS = (
         "state.o = nl.ndarray((P, state.groups, d), dtype=nl.float32)",
         "state.o = nl.ndarray((P, state.groups, d), dtype=nl.bfloat16)",
         _FULL, "run_out", "B10",
+        seen_in="exact_rounding",
     ),
     _mutant(
         "rescale", "merge-factor-of-new", _STATE, "a merge rescales the running output by the new segment's factor",
@@ -304,6 +305,7 @@ MUTANTS = (
         "rounding", "output-one-step-off", _STATE, "every result is the number after it",
         "    return recip, out\n", one_step_off("out", 4) + "    return recip, out\n",
         _FULL, "out", "class: one step off",
+        seen_in="exact",
     ),
     _mutant(
         "memory", "last-queries-unwritten", _ENTRY, "the last group of queries of a row is not stored",

@@ -108,6 +108,7 @@ MUTANTS = (
         "        nisa.activation(dst=whole, op=nl.exp, data=shift)\n"
         + truncated("whole", "prob[:, low : low + count, :]", 8),
         "one-sided", "prob", "class: truncation",
+        also=("fp16",),
     ),
     _mutant(
         "scale", "scores-one-percent-high", _SOFTMAX, "scores are scaled by 1.01",
@@ -119,6 +120,7 @@ MUTANTS = (
         "        nisa.tensor_reduce(dst=result[ct], op=nl.add, data=parts, axis=1)\n"
         + narrowed("result[ct]", "(cols, 1)", 8),
         "sequence", "sum_local", "class: bf16 accumulator",
+        also=("fp16",),
     ),
     # values
     _mutant(
