@@ -274,6 +274,7 @@ MUTANTS = (
         "data=sums[:, 0 : len(tiles) + extra], axis=1)\n",
         "data=sums[:, 0 : len(tiles) + extra], axis=1)\n" + narrowed("total", "(P, 1)", 4),
         _FULL, "sum", "class: bf16 accumulator",
+        also=("kvp",),
     ),
     _mutant(
         "rows", "two-value-rows-swapped", _ENTRY, "two tokens of a segment exchange their values",
