@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from conformance.backends import is_hardware
+from conformance.backends.child import ChildBackend
 from conformance.fuzz import FuzzResult, fuzz
 from conformance.ledger import Key, Ledger, Row
 from conformance.probes import catalog, evidence, session
@@ -19,12 +21,15 @@ from conformance.probes.evidence import PROBE, Evidence
 from conformance.probes.probe import Probe, Setting, digest
 from conformance.results import UNDONE, CaseResult
 from conformance.runner import named_backend
-from conformance.subject import Case, Subject, config_to_dict
+from conformance.subject import Backend, Case, Subject, config_to_dict
 from conformance.waivers import run_waived
 from reference.numerics.profile import DEFAULT
 
 #: What a campaign can do.
 KINDS = ("check", "fuzz", "probe")
+#: Physical cores of a task on a device: a logical core of two for LNC=2, which fuzzing draws as it goes, and for LNC=1
+#: one of them.
+DEVICE_CORES = 2
 #: Launches of a probe, whose bits must be equal.
 PROBE_REPEAT = 2
 #: Legal and illegal configs of one fuzz task: minutes, not hours, are lost with a worker.
@@ -54,11 +59,6 @@ class Task:
     def key(self) -> Key:
         """What the ledger knows it by: that of its result, the first time it is done."""
         return Row(self.result(), self.kind).key
-
-    @property
-    def cores(self) -> int:
-        """Logical cores that a launch of it needs."""
-        return int(getattr(self.case.config, "lnc", 1))
 
     def result(self, **fields: Any) -> CaseResult:
         """A result of it; what `fields` do not say is as for a task that came to nothing."""
@@ -136,6 +136,15 @@ def session_of(tasks: Sequence[Task], ledger: Ledger, run_id: str, setting: Sett
 def perform(task: Task, subject: Callable[[Task], Subject]) -> CaseResult:
     """Does a task; whatever a kernel, model or truth does becomes a status."""
     backend = named_backend(task.backend, timeout=task.timeout)
+    try:
+        return _done(task, subject, backend)
+    finally:
+        # The cores go back to the cluster with the end of the task, and a child would hold them.
+        if isinstance(backend, ChildBackend) and is_hardware(task.backend):
+            backend.close()
+
+
+def _done(task: Task, subject: Callable[[Task], Subject], backend: Backend) -> CaseResult:
     if task.kind == "check":
         return run_waived(subject(task), task.case, backend)
     if task.setting is not None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from conformance.backends.settings import LENT
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,7 +25,9 @@ ATTEMPTS = 3
 _AHEAD = 4
 #: How long the head of a cluster may take to answer.
 _PATIENCE_SECONDS = 10.0
-#: Ray's name for cores of Neuron devices; it counts them on nodes where the driver is installed.
+#: Ray's name for cores of Neuron devices. It adds up `nc_count` of neuron-ls, which nothing public explains; the tool's
+#: table tells eight cores and four logical ones of a Trainium2, so they are taken for physical. Were they logical, half
+#: of the cores would stay idle, and none would be given to two tasks.
 NEURON_CORES = "neuron_cores"
 #: One BLAS thread per worker: workers share the processors already.
 _ENVIRONMENT = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -42,7 +46,11 @@ class Cluster(Generic[T, R]):
 
     `address` is that of a running cluster ('auto' for the one of this machine), None for one of `cpus` workers
     in this process's charge. `work` and the tasks must be importable and picklable there; `neuron_cores` is how
-    many a task asks of a device node. ClusterError where Ray is missing or the cluster does not answer.
+    many physical cores every task asks of a device node. ClusterError where Ray is missing, or the cluster does not
+    answer or has no such node.
+
+    All tasks ask for the same number: Ray gives the first that are free, so that with two each the pairs stay whole
+    (0 and 1, 2 and 3 ...), as a logical core of two needs them.
     """
 
     def __init__(
@@ -50,10 +58,10 @@ class Cluster(Generic[T, R]):
         work: Callable[[T], R],
         cpus: int = 2,
         address: str | None = None,
-        neuron_cores: Callable[[T], int] | None = None,
+        neuron_cores: int = 0,
     ) -> None:
         self._work, self._cpus, self._address = work, cpus, address
-        self._neuron_cores = neuron_cores or (lambda task: 0)
+        self._neuron_cores = neuron_cores
         self._ray: Any = None
 
     def __enter__(self) -> Cluster[T, R]:
@@ -64,8 +72,25 @@ class Cluster(Generic[T, R]):
             self._ray.init(**self._settings())
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ClusterError(f"no Ray cluster: {' '.join(str(error).split())}") from None
-        self._remote = self._ray.remote(max_retries=0, num_cpus=1)(self._work)
+        try:
+            self._remote = self._ready()
+        except BaseException:
+            self._ray.shutdown()
+            raise
         return self
+
+    def _ready(self) -> Any:
+        """The work as Ray does it; ClusterError where it never would."""
+        if not self._neuron_cores:
+            return self._ray.remote(max_retries=0, num_cpus=1)(self._work)
+        most = max(node["Resources"].get(NEURON_CORES, 0) for node in self._ray.nodes() if node["Alive"])
+        if most < self._neuron_cores:
+            raise ClusterError(
+                f"no node of the Ray cluster offers {self._neuron_cores} {NEURON_CORES} (the most is {most:g}); "
+                f"where neuron-ls does not tell Ray: ray start --resources='{{\"{NEURON_CORES}\": 8}}'"
+            )
+        wanted = {NEURON_CORES: self._neuron_cores}
+        return self._ray.remote(max_retries=0, num_cpus=1, resources=wanted)(_on_lent_cores(self._work))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -79,7 +104,7 @@ class Cluster(Generic[T, R]):
         while waiting or running:
             while waiting and len(running) < _AHEAD * self._slots():
                 task, attempt = waiting.pop()
-                running[self._submit(task)] = (task, attempt)
+                running[self._remote.remote(task)] = (task, attempt)
             for reference in self._ray.wait(list(running), num_returns=1)[0]:
                 task, attempt = running.pop(reference)
                 found = self._outcome(reference)
@@ -87,11 +112,6 @@ class Cluster(Generic[T, R]):
                     waiting.append((task, attempt + 1))
                 else:
                     yield task, found
-
-    def _submit(self, task: T) -> Any:
-        cores = self._neuron_cores(task)
-        wanted = {"resources": {NEURON_CORES: cores}} if cores else {}
-        return self._remote.options(**wanted).remote(task) if wanted else self._remote.remote(task)
 
     def _outcome(self, reference: Any) -> R | Exception:
         exceptions = self._ray.exceptions
@@ -111,6 +131,21 @@ class Cluster(Generic[T, R]):
         if self._address is not None:
             return quiet | {"address": self._address}
         return quiet | {"num_cpus": self._cpus, "include_dashboard": False}
+
+
+def _on_lent_cores(work: Callable[[T], R]) -> Callable[[T], R]:
+    """`work` in an environment that tells the physical cores that Ray gave to the task. Ray itself writes their ids to
+    the variable of the runtime, which counts in logical cores; conformance/backends/settings.py translates."""
+
+    def done(task: T) -> R:
+        lent = importlib.import_module("ray").get_runtime_context().get_accelerator_ids()[NEURON_CORES]
+        os.environ[LENT] = ",".join(lent)
+        try:
+            return work(task)
+        finally:
+            del os.environ[LENT]
+
+    return done
 
 
 def _require_answer(address: str) -> None:

@@ -58,7 +58,7 @@ def campaign(
     setting = chip.setting(backend, target) if "probe" in kinds else None
     tasks = _tasks(kernels or [], kinds, tag, examples, seed, backend, provider, timeout)
     tasks += [] if setting is None else campaigning.probe_tasks(backend, setting, timeout)
-    cores = (lambda task: task.cores) if is_hardware(backend) else None
+    cores = campaigning.DEVICE_CORES if is_hardware(backend) else 0
     try:
         book = Ledger(ledger)
         asked = f"--provider {provider}" if provider else ""

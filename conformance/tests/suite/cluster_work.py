@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conformance.backends import child, detection
+from conformance.backends.availability import Availability
+from conformance.backends.settings import LENT
 from conformance.campaign import Task
 from conformance.providers import Provider
 from conformance.results import CaseResult
@@ -50,6 +54,55 @@ def gated(task: Task) -> CaseResult:
         while not (folder / "open").exists():
             time.sleep(0.02)
     return campaign.perform(task)
+
+
+#: Where `on_stand_in` keeps its notes.
+NOTES = "NKI_ORACLE_TEST_NOTES"
+
+
+def on_stand_in(task: Task) -> CaseResult:
+    """A task of a campaign on trn2, which the stand-in plays. The first two wait for each other.
+
+    Notes, a line of JSON each: what every child took of the cores, and when the task ended with how many children."""
+    _play_trn2()
+    folder = Path(os.environ[NOTES])
+    (folder / f"begun-{os.getpid()}").touch()
+    end = time.monotonic() + 60
+    while len(list(folder.glob("begun-*"))) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    begun = time.monotonic()
+    result = campaign.perform(task)
+    _note(task=task.case.id, begun=begun, ended=time.monotonic(), lent=os.environ[LENT], children=_CHILDREN)
+    return result
+
+
+_CHILDREN: list[int] = []
+
+
+def _note(**told: Any) -> None:
+    with open(Path(os.environ[NOTES]) / f"notes-{os.getpid()}", "a") as file:
+        file.write(json.dumps(told) + "\n")
+
+
+def _play_trn2() -> None:
+    """Makes the stand-in trn2 in this process, and every child of it known."""
+    if detection.BACKENDS["trn2"].factory == "conformance.tests.standin:make":
+        return
+    made = detection._Row(lambda: Availability(True, "the stand-in"), "conformance.tests.standin:make", True)
+    detection.BACKENDS = {**detection.BACKENDS, "trn2": made}
+    start, close = child._Child.__init__, child.ChildBackend.close
+
+    def started(self: Any, path: Any, variables: Any) -> None:
+        start(self, path, variables)
+        _CHILDREN.append(self._process.pid)
+        _note(visible=variables["NEURON_RT_VISIBLE_CORES"], lnc=variables["NEURON_LOGICAL_NC_CONFIG"],
+              lent=variables[LENT])  # fmt: skip
+
+    def closed(self: Any) -> None:
+        close(self)
+        _CHILDREN[:] = [process for process in _CHILDREN if Path(f"/proc/{process}").exists()]
+
+    child._Child.__init__, child.ChildBackend.close = started, closed  # type: ignore[method-assign]
 
 
 class Here:
