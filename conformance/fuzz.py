@@ -1,4 +1,5 @@
-"""Fuzzing a kernel: legal configs must give the model's bits inside their bounds, illegal ones must be refused.
+"""Fuzzing a kernel: legal configs must give the model's bits inside their bounds; illegal ones must be refused, and
+so must legal ones whose tensors are spoiled.
 
 Configs come from the subject's own strategies, so a failure shrinks to the smallest config that shows it, and is
 told with the command that runs it again. What is drawn does not stop at finding wrong bits: Hypothesis is told
@@ -11,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, reject, settings, target
 from hypothesis import seed as seeded
@@ -23,15 +25,16 @@ from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from conformance.bounds import VACUOUS
-from conformance.entry import launch
 from conformance.fuzz_result import Finding, FuzzResult, Remark, Worst, is_inside, shares, told_once, worst_of
 from conformance.grades import Grade
+from conformance.lanes import LaneError
 from conformance.pairwise import Coverage, covering, met
+from conformance.refusals import call_complaint, refusal_complaint
 from conformance.results import CaseResult, OutputResult
 from conformance.runner import RUNGS, named_backend, run_case
 from conformance.shrinking import smallest
-from conformance.subject import Arrays, Backend, Call, Case, Subject, case_id, repro_command
-from reference.errors import KernelArgumentError
+from conformance.spoilings import Spoiling, lane_of, rule_of
+from conformance.subject import Backend, Case, Subject, case_id, repro_command
 from reference.neuroncore.errors import MachineWarning
 from reference.numerics.formats import format_of
 from reference.numerics.profile import DEFAULT, NumericsProfile
@@ -45,8 +48,8 @@ __all__ = [
     "fuzz_cases",
     "fuzz_illegal",
     "fuzz_legal",
+    "fuzz_spoiled",
     "pair_cases",
-    "refusal_complaint",
 ]
 
 #: Seeds of data that are drawn beside a config.
@@ -102,8 +105,8 @@ def fuzz(
     replay: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> FuzzResult:
-    """Runs the cases `first`, then draws `illegal` illegal configs (as many as legal ones, unless told) and
-    `examples` legal ones; each of the three until something fails.
+    """Runs the cases `first`, then draws `illegal` illegal configs (as many as legal ones, unless told), as many
+    legal ones with spoiled inputs, and `examples` legal ones; each of the four until something fails.
 
     minutes    bounds the time: no example begins after it, but one that failed is shrunk to its end
     seek       also computes truth and bounds: an output outside its bound is a failure, and drawing climbs towards
@@ -116,11 +119,14 @@ def fuzz(
     KeyboardInterrupt ends the run, too, and what was found so far is returned.
     """
     run = _Run(subject, backend, profile, seek, _Deadline(minutes, stop))
-    paths = [None if database is None else database / _folder(subject) / kind for kind in ("illegal", "legal")]
+    kinds = ("illegal", "spoiled", "legal")
+    paths = [None if database is None else database / _folder(subject) / kind for kind in kinds]
+    refused = examples if illegal is None else illegal
     steps: tuple[Callable[[], None], ...] = (
         lambda: run.cases(pair_cases(subject) if first is None else first),
-        lambda: run.illegal(examples if illegal is None else illegal, seed, _Kept(paths[0], replay)),
-        lambda: run.legal(examples, seed, _Kept(paths[1], replay)),
+        lambda: run.illegal(refused, seed, _Kept(paths[0], replay)),
+        lambda: run.spoiled(refused, seed, _Kept(paths[1], replay)),
+        lambda: run.legal(examples, seed, _Kept(paths[2], replay)),
     )
     started = time.perf_counter()
     findings, interrupted = [], False
@@ -136,6 +142,7 @@ def fuzz(
         kernel=subject.name,
         examples=run.examples,
         refusals=run.refusals,
+        spoiled=run.spoiled_by.total(),
         seconds=time.perf_counter() - started,
         seed=seed,
         findings=tuple(findings),
@@ -162,9 +169,16 @@ def fuzz_legal(
 
 def fuzz_illegal(subject: Subject, examples: int, seed: int) -> int:
     """Refusal of drawn illegal configs; number of configs tried. FuzzFailure at the first not refused."""
-    run = _Run(subject, _SEALED, DEFAULT, seek=False)
+    run = _Run(subject, "sim", DEFAULT, seek=False)
     run.illegal(examples, seed)
     return run.refusals
+
+
+def fuzz_spoiled(subject: Subject, examples: int, seed: int) -> Counter[str]:
+    """Refusal of drawn calls with spoiled inputs; how many by which rule. FuzzFailure at the first not refused."""
+    run = _Run(subject, "sim", DEFAULT, seek=False)
+    run.spoiled(examples, seed)
+    return run.spoiled_by
 
 
 def fuzz_cases(
@@ -229,6 +243,7 @@ class _Run:
     deadline: _Deadline = field(default_factory=_Deadline)
     examples: int = 0
     refusals: int = 0
+    spoiled_by: Counter[str] = field(default_factory=Counter)
     worst: list[Worst] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     pairs: set[str] = field(default_factory=set)
@@ -270,12 +285,31 @@ class _Run:
         def check(drawn: tuple[Any, str]) -> None:
             complaint = refusal_complaint(self.subject, *drawn)
             if complaint:
-                case = Case(case_id(drawn[0], "normal", 0), drawn[0])
-                again = repro_command(self.subject, case)
-                raise FuzzFailure(f"{self.subject.name} {case.id}: {complaint}\nagain: {again}", repro=again)
+                raise self._not_refused(Case(case_id(drawn[0], "normal", 0), drawn[0]), complaint)
             self.refusals += 1
 
         self.drive(check, self.subject.illegal(), examples, seed, kept)
+
+    def spoiled(self, examples: int, seed: int, kept: _Kept = _Kept()) -> None:
+        """Drawn legal configs with inputs that one rule has to refuse, every rule equally often."""
+
+        def check(case: Case) -> None:
+            try:
+                complaint = call_complaint(self.subject, case)
+            except LaneError:
+                reject()
+            if complaint:
+                raise self._not_refused(case, complaint)
+            self.spoiled_by[rule_of(case.lane)] += 1
+
+        spoilings = self.subject.spoilings
+        for one in spoilings:
+            place = kept if kept.path is None else _Kept(kept.path / one.rule, kept.replay)
+            self.drive(check, _spoiled_cases(self.subject, one), -(-examples // len(spoilings)), seed, place)
+
+    def _not_refused(self, case: Case, complaint: str) -> FuzzFailure:
+        again = repro_command(self.subject, case)
+        return FuzzFailure(f"{self.subject.name} {case.id}: {complaint}\nagain: {again}", repro=again)
 
     def drive(
         self, check: Callable[[Any], None], drawn: st.SearchStrategy[Any], examples: int, seed: int, kept: _Kept
@@ -329,6 +363,18 @@ def _cases(subject: Subject) -> st.SearchStrategy[Case]:
         if not lanes:
             reject()
         lane, seed = draw(st.sampled_from(lanes)), draw(st.integers(0, _DATA_SEEDS - 1))
+        return Case(case_id(config, lane, seed), config, lane, seed)
+
+    return cases()
+
+
+def _spoiled_cases(subject: Subject, spoiling: Spoiling) -> st.SearchStrategy[Case]:
+    """Legal configs in which a rule about arguments can be violated, with inputs that do."""
+
+    @st.composite
+    def cases(draw: st.DrawFn) -> Case:
+        config = draw(subject.strategy().filter(spoiling.fits))
+        lane, seed = lane_of(spoiling.rule), draw(st.integers(0, _DATA_SEEDS - 1))
         return Case(case_id(config, lane, seed), config, lane, seed)
 
     return cases()
@@ -404,43 +450,3 @@ def _misses_a_gate_alone(output: OutputResult) -> bool:
     if output.passed or output.rung != "model" or share is None or not is_inside(share):
         return False
     return output.grade is Grade.D or (output.missed.startswith("not C: ") and VACUOUS in output.missed)
-
-
-def refusal_complaint(subject: Subject, config: Any, rule: str) -> str:
-    """What is wrong with the way `config` is refused; '' where `rule` refuses it and nothing is touched."""
-    inputs = _inputs_as_far_as_they_exist(subject, config)
-    before = {name: array.tobytes() for name, array in inputs.items()}
-    try:
-        launch(subject, config, inputs, _SEALED)
-    except KernelArgumentError as error:
-        touched = [name for name, array in inputs.items() if array.tobytes() != before[name]]
-        if touched:
-            return f"refused, but {touched[0]} was changed"
-        return "" if error.rule == rule else f"refused by rule '{error.rule}', expected '{rule}'"
-    except _Launched:
-        return f"launched, expected a refusal by rule '{rule}'"
-    return "neither refused nor launched"
-
-
-class _Launched(Exception):
-    """A kernel was launched that should have been refused."""
-
-
-class _Sealed:
-    """A backend behind a door that must not open."""
-
-    name = "sealed"
-
-    def run(self, call: Call) -> NoReturn:
-        raise _Launched
-
-
-_SEALED = _Sealed()
-
-
-def _inputs_as_far_as_they_exist(subject: Subject, config: Any) -> Arrays:
-    try:
-        return subject.build(config, "normal", 0)
-    except Exception:
-        # Shapes of an illegal config may be impossible (negative, no multiple); then nothing can be touched.
-        return {}

@@ -79,6 +79,8 @@ class FuzzResult:
     refusals: int
     seconds: float
     seed: int
+    #: Legal configs that were refused for their spoiled inputs.
+    spoiled: int = 0
     findings: tuple[Finding, ...] = ()
     worst: tuple[Worst, ...] = ()
     remarks: tuple[Remark, ...] = ()
@@ -115,6 +117,7 @@ class FuzzResult:
             self.refusals + other.refusals,
             self.seconds + other.seconds,
             min(self.seed, other.seed),
+            self.spoiled + other.spoiled,
             _each_once((*self.findings, *other.findings)),
             worst_of((*self.worst, *other.worst)),
             told_once((*self.remarks, *other.remarks)),
@@ -131,6 +134,7 @@ class FuzzResult:
             "interrupted": self.interrupted,
             "examples": self.examples,
             "refusals": self.refusals,
+            "spoiled": self.spoiled,
             "seconds": self.seconds,
             "failure": self.failure,
             "case": None if self.case is None else self.case.to_dict(),

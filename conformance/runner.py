@@ -18,8 +18,10 @@ from conformance.envelope import envelopes
 from conformance.judging import Reference, judge_rung
 from conformance.lanes import LaneError
 from conformance.point_digests import PointDigests, tap_digests
+from conformance.refusals import call_complaint
 from conformance.repeat import RUNG, unsteady_outputs
 from conformance.results import CaseResult, OutputResult
+from conformance.spoilings import rule_of
 from conformance.subject import Arrays, Backend, Case, Subject, config_to_dict, repro_command
 from reference.errors import KernelArgumentError
 from reference.neuroncore.errors import NkiValidationError
@@ -50,7 +52,8 @@ def run_case(
     model run per candidate of the open questions; `candidates` adds questions by name (U12). `repeat` launches
     the kernel so many times and demands the bits of the first run every time. `points` keeps digests of all rounding
     points, the kernel's only from a machine in this process: nothing else shows them. An illegal config is taken to the
-    kernel's door only. ValueError for an unknown rung; RuntimeError where the backend cannot run here.
+    kernel's door only, and so are spoiled inputs, where being refused by their rule is passing. ValueError for an
+    unknown rung; RuntimeError where the backend cannot run here.
     """
     chosen = tuple(rungs)
     if unknown := set(chosen) - set(RUNGS):
@@ -95,6 +98,9 @@ class _Ladder:
 
     def climb(self) -> CaseResult:
         try:
+            if rule_of(self.case.lane):
+                complaint = self._timed("refusal", lambda: call_complaint(self.subject, self.case))
+                return self._result("failed" if complaint else "passed", error=complaint)
             outputs = self._outputs()
         except _Raised as raised:
             return self._unfinished(str(raised), raised.__cause__ or raised)
@@ -201,7 +207,7 @@ class _Ladder:
 
 def _status(rung: str, error: BaseException) -> str:
     """Only a refusal at the kernel's door is one; the same exception out of a model is a crash."""
-    if rung == "build" and isinstance(error, LaneError):
+    if rung in ("build", "refusal") and isinstance(error, LaneError):
         return "unfit"
     if rung not in ("kernel", RUNG):
         return "crashed"

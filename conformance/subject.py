@@ -26,6 +26,7 @@ from conformance.config_codec import (
     config_text,
     config_to_dict,
 )
+from conformance.spoilings import Spoiling, lane_of
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -184,8 +185,11 @@ class Subject:
     provider        'package.module:attribute' of a provider (conformance/providers) whose kernel is under test
                     instead, '' for none; `with_provider` sets it
     legal           first violated rule of a config, or None
+    call_refusal    (config, inputs) -> first violated rule of a legal config's call, about shapes, dtypes and values
+                    of the arguments, or None
     strategy        () -> Hypothesis strategy of legal configs, small ones first
     illegal         () -> Hypothesis strategy of (config, id of the rule that refuses it)
+    spoilings       how inputs of a legal config are made to violate each rule about arguments
     build           (config, lane, seed) -> inputs by argument name, in storage dtypes; also for
                     illegal configs, as far as shapes exist, so that refusal is tested at the door
     truth           (config, inputs) -> outputs in float64
@@ -211,6 +215,7 @@ class Subject:
     catalog: tuple[Case, ...]
     implementation: str
     legal: Callable[[Any], Refusal | None]
+    call_refusal: Callable[[Any, Arrays], Refusal | None]
     strategy: Callable[[], SearchStrategy[Any]]
     illegal: Callable[[], SearchStrategy[tuple[Any, str]]]
     build: Callable[[Any, str, int], Arrays]
@@ -225,6 +230,7 @@ class Subject:
     bench: tuple[Bench, ...] = ()
     flags: tuple[Flag, ...] = ()
     unrounded: Unrounded | None = None
+    spoilings: tuple[Spoiling, ...] = ()
     provider: str = ""
 
     def __post_init__(self) -> None:
@@ -285,6 +291,10 @@ class Subject:
                 return output
         raise KeyError(f"{self.name} has no output {name!r}, only {[output.name for output in self.outputs]}")
 
+    def spoiling(self, rule: str) -> Spoiling:
+        """How a rule about arguments is violated; KeyError where nothing does."""
+        return {one.rule: one for one in self.spoilings}[rule]
+
     def in_place(self, config: Any) -> dict[str, str]:
         """Outputs that are arguments under a config, with the names of these."""
         named = {output.name: output.updated(config) for output in self.outputs}
@@ -315,7 +325,7 @@ def case_from_id(subject: Subject, text: str) -> Case:
             f"{subject.name} has no case '{text}'; known: {known}; or 'cfg:lane=...,seed=...,field=value'"
         )
     config = config_from_text(subject.config_type, match["config"])
-    if match["lane"] not in subject.lanes:
+    if match["lane"] not in (*subject.lanes, *(lane_of(one.rule) for one in subject.spoilings)):
         raise ValueError(
             f"{subject.name} has no lane '{match['lane']}'; its lanes are {', '.join(subject.lanes)}"
         )

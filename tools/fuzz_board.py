@@ -31,7 +31,7 @@ class Board:
     def __rich__(self) -> Table:
         table = results_table(self._title())
         for kernel, found in self._sums.items():
-            table.add_row(*(cells(found) if found else (kernel, "0", "0", "-", "-", "-", "")))
+            table.add_row(*(cells(found) if found else (kernel, "0", "0", "0", "-", "-", "-", "")))
         return table
 
     def _title(self) -> str:
@@ -55,7 +55,7 @@ def results_table(title: str = "") -> Table:
     """An empty table for rows of `cells`."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     table.add_column("kernel")
-    for name in ("cases", "refusals", "worst share", "pairs", "seconds"):
+    for name in ("cases", "refusals", "spoiled", "worst share", "pairs", "seconds"):
         table.add_column(name, justify="right")
     table.add_column("")
     return table
@@ -67,7 +67,8 @@ def cells(found: FuzzResult) -> tuple[Any, ...]:
     known = len(found.coverage.pairs)
     pairs = f"{len(found.coverage.covered & found.coverage.pairs)}/{known}" if known else "-"
     verdict = "[green]nothing found[/green]" if found.passed else f"[red]findings: {len(found.findings)}[/red]"
-    return found.kernel, str(found.examples), str(found.refusals), share, pairs, f"{found.seconds:.1f}", verdict
+    refused = str(found.refusals), str(found.spoiled)
+    return found.kernel, str(found.examples), *refused, share, pairs, f"{found.seconds:.1f}", verdict
 
 
 def _clock(seconds: float) -> str:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from conformance import lanes
 from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
+from conformance.cases._attention_block_tkg_spoilings import SPOILINGS
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_block_tkg as reference
 from reference.attention_block_tkg_bound import errors
 from reference.attention_block_tkg_truth import truth_of
-from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, refusal
+from reference.contracts.attention_block_tkg import CONTRACT, FLOATS, FP8, MASK_DTYPES, Config, call_refusal, refusal
 from reference.contracts.attention_block_tkg_config import GENERATIONS, IO_DTYPES, QUANTIZATIONS
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
@@ -485,8 +486,10 @@ SUBJECT = Subject(
     catalog=CATALOG,
     implementation="kernels.attention_block_tkg:attention_block_tkg",
     legal=refusal,
+    call_refusal=call_refusal,
     strategy=configs,
     illegal=illegal,
+    spoilings=SPOILINGS,
     build=build,
     truth=truth,
     model=model,

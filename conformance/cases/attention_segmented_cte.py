@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_segmented_inputs import build, fits
+from conformance.cases._attention_segmented_spoilings import SPOILINGS
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_segmented_cte as reference
@@ -24,6 +25,7 @@ from reference.contracts.attention_segmented_cte import (
     KV_DTYPES,
     SINK_DTYPES,
     Config,
+    call_refusal,
     refusal,
     results,
 )
@@ -265,8 +267,10 @@ SUBJECT = Subject(
     catalog=CATALOG,
     implementation="kernels.attention_segmented_cte:attention_segmented_cte",
     legal=refusal,
+    call_refusal=call_refusal,
     strategy=configs,
     illegal=illegal,
+    spoilings=SPOILINGS,
     build=build,
     truth=reference.truth,
     model=reference.model,

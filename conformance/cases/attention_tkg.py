@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from conformance import lanes
 from conformance.bounds import Bound
 from conformance.cases._attention_tkg_inputs import build, fits
+from conformance.cases._attention_tkg_spoilings import SPOILINGS
 from conformance.pairwise import Flag, flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_tkg as reference
@@ -27,6 +28,7 @@ from reference.contracts.attention_tkg import (
     LIMITS,
     MASK_DTYPES,
     Config,
+    call_refusal,
     refusal,
     written,
 )
@@ -381,8 +383,10 @@ SUBJECT = Subject(
     catalog=CATALOG,
     implementation="kernels.attention_tkg:attention_tkg",
     legal=refusal,
+    call_refusal=call_refusal,
     strategy=configs,
     illegal=illegal,
+    spoilings=SPOILINGS,
     build=build,
     truth=reference.truth,
     model=reference.model,

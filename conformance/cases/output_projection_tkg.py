@@ -12,13 +12,23 @@ from numpy.typing import NDArray
 
 from conformance import lanes
 from conformance.bounds import Bound
+from conformance.cases._output_projection_spoilings import SPOILINGS
 from conformance.nudged_scale import NUDGE, SCALE, TAKEN_BACK
 from conformance.pairwise import flags
 from conformance.randomness import Stream
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import output_projection_tkg as reference
 from reference import output_projection_tkg_bound
-from reference.contracts.output_projection_tkg import CONTRACT, FLOATS, FP8, FP8_MAX, QUANTIZATIONS, Config, refusal
+from reference.contracts.output_projection_tkg import (
+    CONTRACT,
+    FLOATS,
+    FP8,
+    FP8_MAX,
+    QUANTIZATIONS,
+    Config,
+    inputs_refusal,
+    refusal,
+)
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
 from reference.recorder import NO_RECORD, Recorder
@@ -344,8 +354,10 @@ SUBJECT = Subject(
     catalog=CATALOG,
     implementation="kernels.output_projection_tkg:output_projection_tkg",
     legal=refusal,
+    call_refusal=inputs_refusal,
     strategy=configs,
     illegal=illegal,
+    spoilings=SPOILINGS,
     build=build,
     truth=truth,
     model=model,

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from conformance.bounds import Bound
 from conformance.cases._qkv_inputs import build, fits
+from conformance.cases._qkv_spoilings import SPOILINGS
 from conformance.pairwise import Flag, flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject
 from reference import qkv as reference
 from reference import qkv_cte_bound, qkv_tkg_bound
-from reference.contracts.qkv import CONTRACT, refusal
+from reference.contracts.qkv import CONTRACT, inputs_refusal, refusal
 from reference.contracts.qkv_config import (
     FLOATS,
     FP8,
@@ -380,8 +381,10 @@ SUBJECT = Subject(
     catalog=CATALOG,
     implementation="kernels.qkv:qkv",
     legal=refusal,
+    call_refusal=inputs_refusal,
     strategy=configs,
     illegal=illegal,
+    spoilings=SPOILINGS,
     build=build,
     truth=reference.truth,
     model=reference.model,

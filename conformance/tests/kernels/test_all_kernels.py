@@ -1,20 +1,21 @@
 """Every kernel on every rung: what the project promises of each, with nothing said per kernel.
 
 Claims: the catalog's `ci` cases give the model's bits on the machine and stay inside their tolerance of truth;
-so do configs that Hypothesis draws; illegal configs are refused by the rule they break, with nothing launched
-and nothing written; two-core kernels give the same bits under other legal interleavings. A failure ends with
-the command that runs its case again; what conformance/waivers.py lists is expected to fail, and must.
+so do configs that Hypothesis draws; illegal configs and spoiled arguments are refused by the rule they break, with
+nothing launched and nothing written; two-core kernels give the same bits under other legal interleavings. A failure
+ends with the command that runs its case again; what conformance/waivers.py lists is expected to fail, and must.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
 import pytest
 
 from conformance.backends import available, backend
-from conformance.fuzz import SIZES, fuzz_illegal, fuzz_legal
+from conformance.fuzz import SIZES, fuzz_illegal, fuzz_legal, fuzz_spoiled
 from conformance.held import hold
 from conformance.registry import kernels
 from conformance.subject import Case, Subject
@@ -85,6 +86,14 @@ def test_drawn_configs_give_the_models_bits(subject: Subject, part: int) -> None
 @pytest.mark.parametrize("subject", _subjects())
 def test_illegal_configs_are_refused_by_their_rule_with_nothing_written(subject: Subject) -> None:
     assert fuzz_illegal(subject, SIZE.illegal, seed=0) > 0
+
+
+@pytest.mark.parametrize("subject", _subjects())
+def test_spoiled_calls_are_refused_by_every_rule_about_arguments_with_nothing_written(subject: Subject) -> None:
+    """Each after its legal twin, the same call before one of its arguments was spoiled, was let in."""
+    rules = {rule.id for rule in importlib.import_module(f"reference.contracts.{subject.name}").CALL_RULES}
+    refused = fuzz_spoiled(subject, SIZE.illegal, seed=0)
+    assert rules | {"tensor_shapes"} == set(refused)
 
 
 @pytest.mark.sim

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from conformance import lanes
 from conformance.bounds import Bound
 from conformance.randomness import Stream
+from conformance.spoilings import Spoiling, other_shape
 from conformance.subject import Arrays, Call, Case, Output, Subject
 from conformance.tolerances import Tolerance
-from reference.contract import Contract, RoundingPoint, Rule
+from reference.contract import Contract, Refusal, RoundingPoint, Rule
 from reference.error_terms import exact, plus, rounded, scaled
 from reference.numerics.cast import cast, to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
@@ -71,6 +72,16 @@ def build(config: Config, lane: str, seed: int) -> Arrays:
         "b": lanes.fill(lane, stream.child("b"), shape, config.dtype),
         "total": lanes.fill(lane, stream.child("total"), shape, "float32"),
     }
+
+
+SAME_SHAPE: Rule[Arrays] = Rule(
+    "same_shape", "b", "b must have the shape of a", lambda given: given["b"].shape == given["a"].shape,
+    lambda given: f"{given['b'].shape}", "repeat its rows",
+)  # fmt: skip
+
+
+def call_refusal(config: Config, inputs: Arrays) -> Refusal | None:
+    return SAME_SHAPE.refusal("scaled_add", inputs)
 
 
 def truth(config: Config, inputs: Arrays) -> Arrays:
@@ -209,6 +220,8 @@ SUBJECT = Subject(
     ),
     implementation="conformance.tests.suite.scaled_add:kernel",
     legal=CONTRACT.refusal,
+    call_refusal=call_refusal,
+    spoilings=(Spoiling("same_shape", lambda config, inputs, stream: {"b": other_shape(stream, inputs["b"])}),),
     strategy=strategy,
     illegal=illegal,
     build=build,
@@ -253,6 +266,8 @@ def hill(tallest: float) -> Subject:
         catalog=(),
         legal=lambda config: on_the_map.refusal("scaled_add", config),
         illegal=lambda: st.just((Hill(x=-1), "x")),
+        call_refusal=lambda config, inputs: None,
+        spoilings=(),
         strategy=lambda: st.builds(Hill, *(st.integers(0, EXTENT) for _ in range(3))),
         build=lambda config, lane, seed: {"a": np.arange(4, dtype=np.float32)},
         truth=lambda config, inputs: {"y": inputs["a"].astype(np.float64)},

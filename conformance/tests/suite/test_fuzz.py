@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from conformance import fuzz as fuzzing
 from conformance.bounds import Bound
-from conformance.fuzz import SIZES, FuzzFailure, fuzz, fuzz_cases, fuzz_illegal, fuzz_legal, refusal_complaint
+from conformance.fuzz import SIZES, FuzzFailure, fuzz, fuzz_cases, fuzz_illegal, fuzz_legal
 from conformance.fuzz_result import shares
 from conformance.lanes import LaneError
 from conformance.pairwise import Flag
+from conformance.refusals import refusal_complaint
 from conformance.runner import run_case
 from conformance.subject import Call, Case, Subject
 from conformance.tests.suite import scaled_add

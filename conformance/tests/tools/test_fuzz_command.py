@@ -182,11 +182,11 @@ def test_a_kernel_that_has_shown_a_fault_is_left_alone_and_others_go_on() -> Non
 def test_the_board_counts_down_and_shows_every_kernel() -> None:
     board = Board(["qkv", "scaled_add"], time.time() + 90, 17)
     coverage = Coverage(frozenset({"a", "b"}), frozenset({"a"}))
-    board.show({"qkv": FuzzResult("qkv", 12, 3, 1.5, 0, coverage=coverage)})
+    board.show({"qkv": FuzzResult("qkv", 12, 3, 1.5, 0, 8, coverage=coverage)})
     table = board.__rich__()
     assert str(table.title) == "fuzzing for 0:00, 17 examples begun, 1:30 left"
-    assert [list(column.cells) for column in table.columns][:5] == [
-        ["qkv", "scaled_add"], ["12", "0"], ["3", "0"], ["-", "-"], ["1/2", "-"],
+    assert [list(column.cells) for column in table.columns][:6] == [
+        ["qkv", "scaled_add"], ["12", "0"], ["3", "0"], ["8", "0"], ["-", "-"], ["1/2", "-"],
     ]  # fmt: skip
 
 
