@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.backends.sim import SimBackend
+from conformance.envelope import values64
 from conformance.mismatch import bits_text, ulp_text
 from conformance.subject import Arrays, Case, Subject, repro_command
 from reference.neuroncore.options import Options
-from reference.neuroncore.trace import Tap
-from reference.numerics.metrics import compare
+from reference.neuroncore.trace import Tap, Trace
+from reference.numerics.cast import cast, to_float32
+from reference.numerics.formats import format_of
 from reference.numerics.profile import DEFAULT, NumericsProfile
-from reference.numerics.ulp import same_bits
+from reference.numerics.ulp import NAN_DISTANCE, same_bits, ulp_distance
 from reference.recorder import Entry, ListRecorder, split_name
 
 Array = NDArray[Any]
@@ -41,10 +43,12 @@ Writer = Callable[[Index], tuple[str, str]]
 
 @dataclass(frozen=True)
 class Divergence:
-    """One tile that differs; `why` is set instead of the values where the tiles cannot be compared.
+    """One tile that differs.
 
     `got` and `expected` are the first element that differs, `ulp` how far it is apart, `max_ulp` the farthest of the
-    tile.
+    tile. `why` says that the tiles are of another dtype or shape. Of another dtype the values are compared all the
+    same, as float64, and distances are those of what was got rounded once to the expected dtype; without an index
+    every value is equal. Of another shape there are no values, and the instruction is that of the tile's first element.
     """
 
     point: str
@@ -68,15 +72,10 @@ class Divergence:
         """Name, place, both values in decimal and bits, distance, instruction and its source line."""
         again = f", occurrence {self.occurrence}" if self.occurrence else ""
         head = f"rounding point {self.point}: tile {self.tile} on core {self.core}{again}"
-        if self.why:
-            return f"{head}: {self.why}"
-        got, expected = f"{self.got:.9g} ({self.got_bits})", f"{self.expected:.9g} ({self.expected_bits})"
-        farthest = f", others up to {ulp_text(self.max_ulp)}" if self.max_ulp > self.ulp else ""
-        lines = [
-            f"{head}: {self.differing} of {self.elements} elements differ, first at {list(self.index)}",
-            f"  {sides[1]} {got}, {sides[0]} {expected}, {ulp_text(self.ulp)}{farthest}",
-        ]
-        return "\n".join(lines + ([f"  written by {self.instruction} at {self.location}"] if self.instruction else []))
+        told = [head + (f": {self.why}" if self.why else ""), *_element_lines(self, sides)]
+        if not self.why:
+            told[0:2] = [f"{head}: {told[1].lstrip()}"]
+        return "\n".join(told)
 
 
 @dataclass(frozen=True)
@@ -96,17 +95,42 @@ class Tally:
 
 @dataclass(frozen=True)
 class Gap:
-    """One output that differs; `why` where the two cannot be compared element by element."""
+    """One output that differs; `why` where it is missing, or of another dtype or shape. The rest is as of a Divergence,
+    and the instruction is the one that wrote the first element that differs to memory."""
 
     name: str
     differing: int = 0
     elements: int = 0
     max_ulp: int = 0
     why: str = ""
+    index: Index = ()
+    got: float = 0.0
+    expected: float = 0.0
+    got_bits: str = ""
+    expected_bits: str = ""
+    ulp: int = 0
+    instruction: str = ""
+    location: str = ""
 
-    def text(self) -> str:
-        """One line."""
-        return self.why or f"{self.name}: {self.differing} of {self.elements} elements, up to {ulp_text(self.max_ulp)}"
+    def text(self, sides: tuple[str, str]) -> str:
+        """What differs, in how many elements, and all that is known of the first."""
+        farthest = f", up to {ulp_text(self.max_ulp)}" if self.differing else ""
+        head = self.why or f"{self.name}: {self.differing} of {self.elements} elements{farthest}"
+        return "\n".join([head, *_element_lines(self, sides)])
+
+
+def _element_lines(one: Divergence | Gap, sides: tuple[str, str]) -> Iterator[str]:
+    """How many elements differ, the first of them in decimal and bits on both sides, and who wrote it."""
+    if one.got_bits:
+        got, expected = f"{one.got:.9g} ({one.got_bits})", f"{one.expected:.9g} ({one.expected_bits})"
+        farthest = f", others up to {ulp_text(one.max_ulp)}" if one.max_ulp > one.ulp else ""
+        rounded = " once rounded to the expected dtype" if one.why else ""
+        yield f"  {one.differing} of {one.elements} elements differ, first at {list(one.index)}"
+        yield f"  {sides[1]} {got}, {sides[0]} {expected}, {ulp_text(one.ulp)}{farthest}{rounded}"
+    elif one.elements:
+        yield f"  the values of all {one.elements} elements are equal"
+    if one.instruction:
+        yield f"  written by {one.instruction} at {one.location}"
 
 
 @dataclass(frozen=True)
@@ -140,6 +164,12 @@ class Explanation:
         return self.first is None and not (self.outputs or self.only_expected or self.only_got)
 
     @property
+    def place(self) -> str:
+        """file:line of what wrote the first wrong value: of the first tile that differs, else of the first output."""
+        found: list[Divergence | Gap] = [*([self.first] if self.first else []), *self.outputs]
+        return next((one.location for one in found if one.location), "")
+
+    @property
     def infected(self) -> tuple[Tally, ...]:
         """Points with tiles that differ, but for the one where the first tile does."""
         return tuple(one for one in self.points if one.differing and self.first and one.point != self.first.point)
@@ -151,7 +181,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         infected = [one.point for one in self.infected]
-        return dataclasses.asdict(self) | {"agrees": self.agrees, "infected": infected}
+        return dataclasses.asdict(self) | {"agrees": self.agrees, "infected": infected, "place": self.place}
 
     def _head(self) -> str:
         expected, got = self.sides
@@ -172,7 +202,7 @@ class Explanation:
             yield self.first.text(self.sides)
             yield from (f"  {one.text()}" for one in self.points if one.point == self.first.point)
             yield from self._behind(self.first.point)
-        yield from (f"output {gap.text()}" for gap in self.outputs)
+        yield from (f"output {gap.text(self.sides)}" for gap in self.outputs)
         expected, got = self.sides
         if self.only_expected:
             yield f"recorded by {expected} alone: {', '.join(self.only_expected)}"
@@ -212,7 +242,7 @@ def first_difference(subject: Subject, case: Case, profile: NumericsProfile = DE
         ("model", "kernel"),
         repro_command(subject, case, verb="explain"),
         _paired(recorder, {key: (tap.values, _writer(tap)) for key, tap in taps.items()}),
-        _gaps(run.outputs, expected),
+        _gaps(run.outputs, expected, run.trace),
     )
 
 
@@ -222,6 +252,30 @@ def _writer(tap: Tap) -> Writer:
         return (writer.op, writer.location) if writer else ("nothing (never written)", "no line")
 
     return of
+
+
+def _storer(trace: Trace | None, got: Array, expected: Array) -> Writer:
+    """Who wrote an element of an output to memory. Where nothing did, a differing element that something wrote."""
+
+    def of(index: Index) -> tuple[str, str]:
+        if trace is None:
+            return "", ""
+        if writer := trace.writer(got, index):
+            return writer.op, writer.location
+        for other in _some_differing(got, expected):
+            if writer := trace.writer(got, other):
+                return f"nothing; {list(other)} by {writer.op}", writer.location
+        return "nothing", "no line"
+
+    return of
+
+
+def _some_differing(got: Array, expected: Array, most: int = 64) -> list[Index]:
+    """Differing elements from all over an output: asking for the writer of each would take long."""
+    if got.shape != expected.shape:
+        return []
+    found = np.argwhere(~same_bits(*_comparable(got, expected)))
+    return [tuple(int(i) for i in one) for one in found[:: max(1, len(found) // most)]]
 
 
 # --- two profiles -----------------------------------------------------------------------------------------------
@@ -330,30 +384,49 @@ def _divergence(entry: Entry, values: Array, writer: Writer) -> Divergence | Non
     place = (entry.point, entry.name, entry.core, entry.occurrence)
     expected = _with_shape_of(entry.value, values)
     if expected is None:
-        return Divergence(*place, f"shape {list(values.shape)}, expected {list(entry.value.shape)}")
+        instruction, location = writer((0,) * values.ndim)
+        why = f"shape {list(values.shape)}, expected {list(entry.value.shape)}"
+        return Divergence(*place, why, instruction=instruction, location=location)
     got = values[tuple(slice(0, size) for size in expected.shape)]
-    if got.dtype != expected.dtype:
-        return Divergence(*place, f"dtype {got.dtype}, expected {expected.dtype}")
-    apart = ~same_bits(got, expected)
-    if not apart.any():
-        return None
-    index = tuple(int(i) for i in np.argwhere(apart)[0])
-    one = compare(got[index], expected[index]).worst[0]
-    instruction, location = writer(index)
-    return Divergence(
-        *place,
-        index=index,
-        got=one.got,
-        expected=one.expected,
-        got_bits=bits_text(got[index]),
-        expected_bits=bits_text(expected[index]),
-        ulp=one.ulp,
-        max_ulp=compare(got, expected, worst=0).max_ulp,
-        differing=int(apart.sum()),
-        elements=expected.size,
-        instruction=instruction,
-        location=location,
-    )
+    why = f"dtype {got.dtype}, expected {expected.dtype}" if got.dtype != expected.dtype else ""
+    apart = _apart(got, expected, writer)
+    return Divergence(*place, why, **apart) if why or apart["differing"] else None
+
+
+def _apart(got: Array, expected: Array, writer: Writer) -> dict[str, Any]:
+    """How two arrays of one shape differ, as the fields of a Divergence or a Gap."""
+    differs = ~same_bits(*_comparable(got, expected))
+    index = tuple(int(i) for i in np.argwhere(differs)[0]) if differs.any() else None
+    instruction, location = writer((0,) * got.ndim if index is None else index)
+    found: dict[str, Any] = {"differing": int(differs.sum()), "elements": expected.size}
+    found |= {"instruction": instruction, "location": location}
+    if index is None:
+        return found
+    distances = _distances(got[differs], expected[differs])
+    return found | {
+        "index": index,
+        "got": float(values64(got[index])),
+        "expected": float(values64(expected[index])),
+        "got_bits": bits_text(got[index]),
+        "expected_bits": bits_text(expected[index]),
+        "ulp": int(distances[0]),
+        "max_ulp": int(distances.max()),
+    }
+
+
+def _comparable(got: Array, expected: Array) -> tuple[Array, Array]:
+    """The two as they are, or their values where their dtypes differ."""
+    return (got, expected) if got.dtype == expected.dtype else (values64(got), values64(expected))
+
+
+def _distances(got: Array, expected: Array) -> Array:
+    """Distances in ULP of the expected dtype, to which other floats are rounded once; integers have steps of one."""
+    if got.dtype == expected.dtype:
+        return ulp_distance(got, expected)
+    if format_of(expected.dtype).kind == "float":
+        return ulp_distance(cast(to_float32(got), expected.dtype), expected)
+    apart = np.abs(values64(got) - values64(expected))
+    return np.minimum(np.nan_to_num(apart, nan=NAN_DISTANCE), NAN_DISTANCE).astype(np.int64)
 
 
 def _with_shape_of(value: Array, tile: Array) -> Array | None:
@@ -368,16 +441,21 @@ def _with_shape_of(value: Array, tile: Array) -> Array | None:
     return value if all(used <= size for used, size in zip(value.shape, tile.shape, strict=True)) else None
 
 
-def _gaps(got: Arrays, expected: Arrays) -> tuple[Gap, ...]:
-    gaps = [_gap(name, got.get(name), expected.get(name)) for name in {**expected, **got}]
+def _gaps(got: Arrays, expected: Arrays, trace: Trace | None = None) -> tuple[Gap, ...]:
+    gaps = [_gap(name, got.get(name), expected.get(name), trace) for name in {**expected, **got}]
     return tuple(gap for gap in gaps if gap is not None)
 
 
-def _gap(name: str, got: Array | None, expected: Array | None) -> Gap | None:
+def _gap(name: str, got: Array | None, expected: Array | None, trace: Trace | None) -> Gap | None:
     if got is None or expected is None:
         return Gap(name, why=f"{name} is {'missing' if got is None else 'none of the outputs'}")
-    if (got.shape, got.dtype) != (expected.shape, expected.dtype):
-        kinds = (f"{one.dtype} {list(one.shape)}" for one in (got, expected))
-        return Gap(name, why=f"{name}: {', expected '.join(kinds)}")
-    found = compare(got, expected, worst=0)
-    return Gap(name, found.different, found.elements, found.max_ulp) if found.different else None
+    kinds = (f"{one.dtype} {list(one.shape)}" for one in (got, expected))
+    why = f"{name}: {', expected '.join(kinds)}"
+    writer = _storer(trace, got, expected)
+    if got.shape != expected.shape:
+        instruction, location = writer((0,) * got.ndim)
+        return Gap(name, why=why, instruction=instruction, location=location)
+    apart = _apart(got, expected, writer)
+    if got.dtype != expected.dtype:
+        return Gap(name, why=why, **apart)
+    return Gap(name, **apart) if apart["differing"] else None

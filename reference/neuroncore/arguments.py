@@ -139,6 +139,7 @@ class Arguments:
         for entry in self._by_storage.values():
             if not entry.shares and entry.array.flags.writeable:
                 _copy_back(entry)
+            self._launch.trace.left(entry.original, entry.tensor)
         return result
 
     def _unwrap(self, value: Any) -> Any:
@@ -161,6 +162,7 @@ class Arguments:
         fmt = format_of(tensor.dtype)
         if fmt.storage != values.dtype:
             values = cast(values, fmt)
+        self._launch.trace.left(values, tensor)
         return as_torch(values, tensor.dtype) if self._speaks_torch() else values
 
     def _speaks_torch(self) -> bool:

@@ -31,7 +31,7 @@ class Options:
     seed: int | None = None
     #: Keep one record per instruction (counters are always kept).
     trace: bool = False
-    #: Keep the values of named tiles and who wrote them.
+    #: Keep the values of named tiles and who wrote them, and who wrote what to HBM.
     taps: bool = False
     #: Names of the array arguments a kernel may write; None allows every one.
     in_place: frozenset[str] | None = None

@@ -1,8 +1,8 @@
-"""What a launch did: instruction records, counters, and the values of named tiles."""
+"""What a launch did: instruction records, counters, the values of named tiles, and who wrote what to HBM."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,26 @@ class Tap:
     instructions: list[Instruction] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Store:
+    """One write to HBM: the view, and the elements of it (a NumPy index) where it was not all of them."""
+
+    tensor: Tensor
+    instruction: Instruction
+    taken: Taken
+
+    def covers(self, byte: int) -> bool:
+        """Whether it wrote this byte of its storage."""
+        shape, strides, offset = self.tensor.geometry(0)
+        ends = [(count - 1) * stride for count, stride in zip(shape, strides, strict=True)]
+        least, most = (offset + sum(pick(0, end) for end in ends) for pick in (min, max))
+        if not least <= byte < most + self.tensor.itemsize:
+            return False
+        places = offset + sum(np.ix_(*map(np.multiply, map(np.arange, shape), strides)), np.zeros((), np.int64))
+        written = np.asarray(places)[... if self.taken is None else self.taken]
+        return bool(np.any((written <= byte) & (byte < written + self.tensor.itemsize)))
+
+
 #: (core, tile name, occurrence)
 TapKey = tuple[int, str, int]
 
@@ -90,6 +110,8 @@ class Trace:
         self.keep_taps = keep_taps
         self._names: Counter[tuple[int, str]] = Counter()
         self._by_storage: dict[int, Tap] = {}
+        self._stores: defaultdict[int, list[Store]] = defaultdict(list)
+        self._left: dict[int, tuple[NDArray[Any], Tensor]] = {}
 
     def allocated(self, core: int, tensor: Tensor) -> None:
         """Start a tap for a named tile."""
@@ -106,12 +128,29 @@ class Trace:
         self.taps[core, storage.name, storage.occurrence] = tap
         self._by_storage[id(storage)] = tap
 
+    def left(self, array: Any, tensor: Tensor) -> None:
+        """Remember of which tensor an array of the caller holds the values after the launch."""
+        if self.keep_taps and isinstance(array, np.ndarray):
+            self._left[id(array)] = (array, tensor)
+
+    def writer(self, array: NDArray[Any], index: tuple[int, ...]) -> Instruction | None:
+        """The instruction that wrote this element of an output last, with taps; None where none is known."""
+        _, tensor = self._left.get(id(array), (array, None))
+        if tensor is None or len(tensor.shape) != len(index):
+            return None
+        _, strides, offset = tensor.geometry(0)
+        byte = offset + sum(step * place for step, place in zip(strides, index, strict=True))
+        stores = reversed(self._stores.get(id(tensor.storage), ()))
+        return next((store.instruction for store in stores if store.covers(byte)), None)
+
     def released_id(self, identity: int) -> None:
         """Forget a storage that has died: its id may be used again."""
         self._by_storage.pop(identity, None)
 
     def written(self, tensor: Tensor, instruction: Instruction, taken: Taken = None) -> None:
         """Copy what an instruction wrote through `tensor` (to the elements `taken`) into its tap."""
+        if not tensor.storage.memory.region.on_chip:
+            self._stores[id(tensor.storage)].append(Store(tensor, instruction, taken))
         tap = self._by_storage.get(id(tensor.storage))
         if tap is None:
             return

@@ -3,9 +3,11 @@ with the instruction that wrote each element."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
+import pytest
 
 from conformance.tests.machine.bench import launch, out, tile
 from reference.neuroncore.options import Options
@@ -131,3 +133,45 @@ def test_counters_are_per_core() -> None:
 
     counters = launch(uneven, A, cores=2).trace.counters
     assert [c.dma_bytes for c in counters] == [A.nbytes, 2 * A.nbytes]
+
+
+# ---- who wrote an element of an output ----------------------------------------------------------------------------
+
+
+def stores(x: Any, kept: Any) -> Any:
+    """Rows 0 and 1 at once, row 1 again, and a column of `kept`."""
+    held = tile(x)
+    y = nl.ndarray((3, 4), nl.float32, buffer=nl.shared_hbm)
+    nisa.dma_copy(y, held)  # whole
+    nisa.dma_copy(y[1:2, :], held[0:1, :])  # row
+    nisa.dma_copy(kept[:, 2:3], held[:, 0:1])  # column
+    return y
+
+
+def _line(mark: str) -> int:
+    lines, start = inspect.getsourcelines(stores)
+    return start + next(place for place, line in enumerate(lines) if line.rstrip().endswith(f"# {mark}"))
+
+
+@pytest.mark.parametrize(
+    ("output", "index", "mark"),
+    [("y", (0, 3), "whole"), ("y", (1, 0), "row"), ("y", (2, 0), "whole"), ("kept", (1, 2), "column")],
+)
+def test_the_last_store_of_an_element_is_known(output: str, index: tuple[int, ...], mark: str) -> None:
+    kept = np.zeros_like(A)
+    done = launch(stores, A, kept, options=ALL)
+    writer = done.trace.writer({"y": done.outputs, "kept": kept}[output], index)
+    assert writer is not None
+    assert (writer.op, writer.line) == ("dma_copy", _line(mark))
+
+
+def test_no_store_is_named_for_what_nothing_wrote_and_for_foreign_arrays() -> None:
+    kept = np.zeros_like(A)
+    done = launch(stores, A, kept, options=ALL)
+    assert done.trace.writer(kept, (1, 1)) is None
+    assert done.trace.writer(np.zeros_like(A), (1, 2)) is None
+
+
+def test_stores_are_not_kept_without_taps() -> None:
+    done = launch(stores, A, np.zeros_like(A))
+    assert done.trace.writer(done.outputs, (0, 0)) is None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance import explain
 from conformance.explain import Explanation, first_difference, profile_difference
 from conformance.runner import run_case
 from conformance.subject import Arrays
@@ -21,9 +22,11 @@ from conformance.tests.suite.scaled_add import SUBJECT
 from reference.neuroncore.errors import MachineError
 from reference.numerics.cast import to_float32
 from reference.numerics.profile import DEFAULT, NumericsProfile
+from reference.numerics.ulp import NAN_DISTANCE
 from reference.recorder import NO_RECORD, Recorder
 
 CASE = SUBJECT.catalog[0]
+IN_FLOAT16 = f"{scaled_add_nki.__name__}:holds_the_product_in_float16"
 
 
 def _explain(name: str) -> Explanation:
@@ -73,20 +76,66 @@ def test_a_point_that_is_right_is_passed_over() -> None:
     assert found.first.differing == 32
 
 
-def test_a_tile_of_another_dtype_is_told_as_such() -> None:
-    found = _explain("holds_the_product_in_float16")
-    assert found.first is not None
-    assert found.first.why == "dtype float16, expected float32"
-    assert "rounding point product: tile product_0 on core 0: dtype float16" in found.text()
+def test_a_tile_of_another_dtype_is_told_as_such_with_values_and_line() -> None:
+    # A factor of so many bits that float16 does not hold the products.
+    case = dataclasses.replace(CASE, config=dataclasses.replace(CASE.config, scale=0.7))
+    found = first_difference(SUBJECT.with_implementation(IN_FLOAT16), case)
+    first = found.first
+    assert first is not None
+    assert first.why == "dtype float16, expected float32"
+    a = SUBJECT.build(CASE.config, CASE.lane, CASE.seed)["a"]
+    model = a.astype(np.float32) * np.float32(case.config.scale)
+    held = model.astype(np.float16)
+    assert first.index == tuple(int(i) for i in np.argwhere(held.astype(np.float64) != model.astype(np.float64))[0])
+    assert (first.got, first.expected) == (float(held[first.index]), float(model[first.index]))
+    assert first.got_bits == f"0x{int(held[first.index].view(np.uint16)):04x}"
+    steps = abs(int(held[first.index].astype(np.float32).view(np.int32)) - int(model[first.index].view(np.int32)))
+    assert first.ulp == steps > 0
+    assert first.location == found.place
+    assert first.location.endswith(f"scaled_add_nki.py:{_line_of('tensor_copy(dst=product')}")
+    text = found.text()
+    assert "rounding point product: tile product_0 on core 0: dtype float16" in text
+    assert "ULP, others up to" in text
+    assert "once rounded to the expected dtype\n  written by tensor_copy at " in text
 
 
-def test_a_fault_after_the_last_point_is_looked_for_after_it() -> None:
+def test_a_tile_of_another_dtype_with_equal_values_says_so() -> None:
+    first = _explain("holds_the_product_in_float16").first
+    assert first is not None
+    assert (first.why, first.differing, first.index) == ("dtype float16, expected float32", 0, ())
+    assert "elements are equal\n  written by tensor_copy at " in first.text(("model", "kernel"))
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "distance"),
+    [
+        (np.array([1.0, 2.5], np.float32), np.array([1.0, 2.0], np.float16), 256),
+        (np.array([1.0, 2.0], np.float32), np.array([1, 3], np.int32), 1),
+        (np.array([1, 7], np.int32), np.array([1, 3], np.int32), 4),
+        (np.array([1.0, np.nan], np.float32), np.array([1, 3], np.int32), NAN_DISTANCE),
+    ],
+)
+def test_values_of_any_two_dtypes_are_compared(got: Any, expected: Any, distance: int) -> None:
+    found = explain._apart(got, expected, lambda index: ("op", "line"))
+    assert (found["differing"], found["index"], found["max_ulp"]) == (1, (1,), distance)
+
+
+def test_a_fault_after_the_last_point_is_shown_in_the_output_with_the_instruction_that_stored_it() -> None:
     found = _explain("stores_a_row_late")
     assert found.first is None
     assert not found.agrees
-    assert [gap.name for gap in found.outputs] == ["y"]
-    assert found.outputs[0].elements == 32
+    (gap,) = found.outputs
+    assert (gap.name, gap.elements, gap.index) == ("y", 32, (0, 0))
+    inputs = SUBJECT.build(CASE.config, CASE.lane, CASE.seed)
+    model = SUBJECT.model(CASE.config, inputs)["y"]
+    assert (gap.got, gap.expected) == (float(model[-1, 0]), float(model[0, 0]))
+    assert gap.got_bits == f"0x{int(model[-1, 0].view(np.uint16)):04x}"
+    assert gap.ulp > 0
+    assert gap.location == found.place
+    # Two stores make the output: this is the one of its first row.
+    assert gap.location.endswith(f"scaled_add_nki.py:{_line_of('dma_copy(dst=y[0:row_shift')}")
     assert "all 2 tiles agree and y differ: look at what follows the last rounding point" in found.text()
+    assert "  written by dma_copy at " in found.text()
 
 
 @pytest.mark.parametrize(
