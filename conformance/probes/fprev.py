@@ -6,7 +6,8 @@ for all pairs the whole tree follows, nodes of several children (fused adders) i
 USENIX ATC 2025, arXiv 2411.00442).
 
 M = 2^40 leaves what directed rounding takes off the masks in multiples of 2^16, so that a count of up to 128 is read
-modulo 2^16 whatever way the adder rounds, and a register of up to 31 bits still swallows the ones.
+modulo 2^16 whatever way the adder rounds, and a register of up to 31 bits still swallows the ones. In float32 the
+masks swallow partial sums of up to 2^15 ones, so rows may be that long.
 """
 
 from __future__ import annotations
@@ -108,11 +109,41 @@ def leaves(tree: Tree) -> list[int]:
 @cache
 def expected_counts(order: str, n: int, of: tuple[tuple[int, int], ...] = ()) -> Array:
     """What `counts` gives for a candidate of U1 or V2, from its tree alone; for all pairs by default."""
-    chosen = np.array(of or pairs(n))
     if order == "exact":
-        return np.full(len(chosen), n - 2.0)
-    sizes = common_sizes(TREES[order](n), n)
-    return np.asarray(n - sizes[chosen[:, 0], chosen[:, 1]])
+        return np.full(len(of or pairs(n)), n - 2.0)
+    tree = TREES[order](n)
+    if of:
+        return n - sizes_of(tree, of)
+    chosen = np.array(pairs(n))
+    return np.asarray(n - common_sizes(tree, n)[chosen[:, 0], chosen[:, 1]])
+
+
+def sizes_of(tree: Tree, of: Sequence[tuple[int, int]]) -> Array:
+    """`common_sizes` of some pairs, for trees of so many leaves that all of them are too many."""
+    parents, places, waiting = [], {}, [(tree, -1)]
+    while waiting:
+        node, parent = waiting.pop()
+        if isinstance(node, int):
+            places[node] = len(parents)
+        else:
+            waiting.extend((child, len(parents)) for child in node)
+        parents.append(parent)
+    under = _leaves_under(parents, set(places.values()))
+    return np.array([under[_meeting(parents, places[i], places[j])] for i, j in of], np.float64)
+
+
+def _leaves_under(parents: list[int], found: set[int]) -> list[int]:
+    under = [int(place in found) for place in range(len(parents))]
+    # A node stands before its children.
+    for place in range(len(parents) - 1, 0, -1):
+        under[parents[place]] += under[place]
+    return under
+
+
+def _meeting(parents: list[int], one: int, other: int) -> int:
+    while one != other:
+        one, other = (parents[one], other) if one > other else (one, parents[other])
+    return one
 
 
 def common_sizes(tree: Tree, n: int) -> Array:

@@ -13,19 +13,21 @@ from conformance.probes.probe import Array
 
 #: Elements of a masked row: eight rounds of eight lanes.
 LENGTH = 64
-#: A longer row, which an engine may take in pieces; some pairs of it are masked.
-LONG = 512
-SOME = tuple(fprev.some_pairs(LONG, 128))
+#: A row shorter than a round of many lanes.
+SHORT = 8
+#: Longer rows, which an engine may take in pieces; some pairs of them are masked, as many as one instruction has
+#: partitions.
+LONG = {length: tuple(fprev.some_pairs(length, 128)) for length in (512, 2048)}
 
 
-def rows(dtype: Any = np.float32) -> Array:
-    """[2016, 64]: every pair of 64 elements masked once."""
-    return np.ascontiguousarray(fprev.masked(LENGTH).astype(dtype))
+def rows(dtype: Any = np.float32, length: int = LENGTH) -> Array:
+    """[pairs, length]: every pair of 64 elements (2016) or so masked once, or some pairs of a long row (128)."""
+    return np.ascontiguousarray(fprev.masked(length, LONG.get(length, ())).astype(dtype))
 
 
-def long_rows() -> Array:
-    """fp32 [128, 512]: some pairs of 512 elements."""
-    return fprev.masked(LONG, SOME)
+def counts(order: str, length: int = LENGTH) -> Array:
+    """What the rows of that length leave in an order of V2."""
+    return fprev.expected_counts(order, length, LONG.get(length, ()))
 
 
 def spread(values: Array) -> Array:
@@ -47,9 +49,9 @@ def random_sums(seed: int, order: str, count: int = 32) -> Array:
     return np.array([host.float32_sum([float(x) for x in row], order) for row in random_rows(seed, count)])
 
 
-def describe(what: str, found: Mapping[str, Array]) -> list[str]:
+def describe(what: str, found: Mapping[str, Array], length: int = LENGTH) -> list[str]:
     """The recovered orders of an instruction by way of use, as lines of a report: one where all ways agree."""
-    told = {way: fprev.describe(counts, LENGTH) for way, counts in found.items()}
+    told = {way: fprev.describe(counts, length) for way, counts in found.items()}
     if len(set(told.values())) == 1:
         return [f"{what} ({', '.join(told)}): {next(iter(told.values()))}"]
     return [f"{what} ({way}): {text}" for way, text in told.items()]

@@ -61,6 +61,33 @@ def test_the_counts_of_a_candidate_are_those_of_its_sums(name: str, n: int) -> N
     assert (fprev.expected_counts(name, n) == counts_of(fprev.TREES[name](n), n)).all()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_sizes_of_some_pairs_are_those_of_all(seed: int) -> None:
+    tree, chosen = random_tree(Random(seed), list(range(21))), fprev.some_pairs(21, 16)
+    whole = fprev.common_sizes(tree, 21)
+    assert fprev.sizes_of(tree, chosen).tolist() == [whole[pair] for pair in chosen]
+
+
+@pytest.mark.parametrize("name", ["chain", "chain_rev", "tree", "lanes4", "lanes8"])
+def test_long_rows_leave_what_their_candidate_says(name: str) -> None:
+    some = tuple(fprev.some_pairs(2048, 6))
+    sums = np.zeros(len(some), np.float32)
+    for number, row in enumerate(fprev.masked(2048, some)):
+        sums[number] = summed(name, row)
+    assert (fprev.counts(sums) == fprev.expected_counts(name, 2048, some)).all()
+
+
+def summed(name: str, row: NDArray[np.float32]) -> np.float32:
+    """The sum of a row of a power of two in the order of a candidate, by float32 additions."""
+    if name == "tree":
+        while len(row) > 1:
+            row = row[0::2] + row[1::2]
+        return np.float32(row[0])
+    lanes = int(name[5:]) if name.startswith("lanes") else 1
+    parts = [np.add.accumulate(row[::-1] if name == "chain_rev" else row[lane::lanes])[-1] for lane in range(lanes)]
+    return np.float32(np.add.accumulate(np.array(parts, np.float32))[-1])
+
+
 def test_exact_sums_show_no_order() -> None:
     sums = fprev.masked(9).astype(np.float64).sum(axis=1)
     assert (fprev.counts(sums) == fprev.expected_counts("exact", 9)).all()

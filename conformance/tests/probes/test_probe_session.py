@@ -10,7 +10,16 @@ from conformance.probes import record, session
 from conformance.probes.knowledge import Knowledge
 from conformance.probes.probe import Band, Setting, fits
 from conformance.probes.session import Report
-from conformance.tests.probes.odd_machines import Odd, drifting, refuses, segments_of_16, sloppy
+from conformance.tests.probes.odd_machines import (
+    Odd,
+    chained_where,
+    drawn,
+    drifting,
+    kept_wide,
+    refuses,
+    segments_of_16,
+    sloppy,
+)
 from reference.numerics.profile import DEFAULT, PARTS
 
 GEN3 = Setting("gen3")
@@ -40,6 +49,16 @@ class TestOddMachines:
         assert "expected" in masked.against
         assert record.profile_of(report, hardware=True).matmul_order == DEFAULT.matmul_order
         assert dict(record.profile_of(report, hardware=True).evidence).keys() == {"U2", "U12"}
+
+    @pytest.mark.parametrize("length", [8, 512, 2048])
+    def test_rows_of_one_length_that_are_added_in_another_way_are_seen(self, length: int) -> None:
+        report = asked(Odd("row_sums", chained_where(length)), "V2")
+        assert statuses(report) == {"reduce_order": "none"}
+        (probe,) = report.finding("V2").probes
+        fits = {one.name: one.fits["reduce_order"] for one in probe.readings}
+        for name, orders in fits.items():
+            assert ("exact" in orders) == (not name.startswith(f"{length} long"))
+            assert ("chain" in orders) == name.startswith(f"{length} long")
 
     def test_questions_behind_an_unknown_order_go_on_with_all_orders(self) -> None:
         report = asked(Odd("matmul", segments_of_16), "U5")
@@ -95,10 +114,6 @@ class TestOddMachines:
         assert record.passed(report)
 
     def test_a_known_answer_that_the_profile_cannot_play_is_found_and_not_written(self) -> None:
-        def kept_wide(call, outputs):  # type: ignore[no-untyped-def]
-            sums = np.asarray(call.arguments["moving"], np.float32).sum(axis=(0, 1))
-            return {"out": sums.astype(outputs["out"].dtype)[None]}
-
         report = session.run(Odd("accumulate_bf16", kept_wide), Setting("gen4"), ("U9",), 1)
         (found,) = report.finding("U9").fields
         assert (found.status, found.left, found.modelled) == ("decided", ("kept_wide",), False)
@@ -106,14 +121,7 @@ class TestOddMachines:
         assert record.profile_of(report, hardware=True).evidence == ()
 
     def test_stochastic_rounding_is_recognised(self) -> None:
-        source = np.random.default_rng(9)
-
-        def drawn(call, outputs):  # type: ignore[no-untyped-def]
-            way = (np.asarray(call.arguments["x"], np.float64) - 1) * 2.0**7
-            kind = outputs["vector"].dtype
-            return {n: np.where(source.random(way.shape) < way, 1 + 2.0**-7, 1.0).astype(kind) for n in outputs}
-
-        machine = Odd("casts", lambda call, out: drawn(call, out) if np.size(call.arguments["x"]) > 100 else out)
+        machine = Odd("casts", drawn())
         report = session.run(machine, GEN3, ("V9",), 1)
         assert report.finding("V9").fields[0].left == ("drawn",)
 
