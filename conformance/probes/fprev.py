@@ -120,7 +120,9 @@ def expected_counts(order: str, n: int, of: tuple[tuple[int, int], ...] = ()) ->
 
 def sizes_of(tree: Tree, of: Sequence[tuple[int, int]]) -> Array:
     """`common_sizes` of some pairs, for trees of so many leaves that all of them are too many."""
-    parents, places, waiting = [], {}, [(tree, -1)]
+    parents: list[int] = []
+    places: dict[int, int] = {}
+    waiting = [(tree, -1)]
     while waiting:
         node, parent = waiting.pop()
         if isinstance(node, int):
