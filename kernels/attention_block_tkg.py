@@ -12,7 +12,6 @@ import nki.language as nl
 from kernels.attention_block_tkg_arguments import (
     block_shape,
     check_caches,
-    check_flags,
     check_heads,
     check_numbers,
     check_out,
@@ -26,6 +25,7 @@ from kernels.cache_update import quantize_new, update_keys, update_transposed_ke
 from kernels.common_types import NormType
 from kernels.head_norm import head_rms_norm
 from kernels.lnc import program_sharding
+from kernels.operand_checks import check_flags
 from kernels.output_projection_tkg import output_projection_tkg
 from kernels.qkv_tkg import TkgShape, norm_and_project
 from kernels.rope_tkg import load_table, rotate_columns

@@ -6,13 +6,13 @@ The host-side entry refuses the same calls with better words, and those whose va
 import nki.language as nl
 
 from kernels.common_types import QuantizationType
+from kernels.operand_checks import check_eps, check_operand, check_scale, is_float, is_number
 
 P = 128
 #: Columns of W_qkv, and q*H of a transposed output projection.
 I_LIMIT, NH_LIMIT = 4096, 163840
 #: Output columns per core that a projection which is not transposed takes at a time.
 BANK = 512
-INFINITY = float("inf")
 
 
 class BlockShape(nl.NKIObject):
@@ -51,21 +51,9 @@ def block_shape(X, W_qkv, attention_mask, V_cache, blocks, n, prg):
     )
 
 
-def is_float(dtype):
-    """Whether a dtype is one of those that small operands may have."""
-    return dtype == nl.float32 or dtype == nl.bfloat16 or dtype == nl.float16
-
-
 def is_io(dtype):
     """Whether a dtype is one that stages may hand on."""
     return dtype == nl.bfloat16 or dtype == nl.float16
-
-
-def check_operand(tensor, shape, name):
-    """An operand that may be left out has this shape and a float dtype."""
-    if tensor != None:
-        assert tensor.shape == shape, f"{name} must be of shape {shape}"
-        assert is_float(tensor.dtype), f"{name} must be float32, bfloat16 or float16"
 
 
 def check_sizes(shape, X, W_qkv, attention_mask):
@@ -92,21 +80,16 @@ def check_sizes(shape, X, W_qkv, attention_mask):
     assert is_float(kept) or kept == nl.uint8 or kept == nl.int32, "attention_mask must be uint8, int32 or a float"
 
 
-def check_flags(flags):
-    """Versions of this API order their arguments differently: what is no flag was meant for another place."""
-    for flag in flags:
-        assert flag == True or flag == False, "the flags must be bool"
-
-
 def check_numbers(shape, hidden_actual, X_eps, pre_eps, post_eps, softmax_scale):
     """Scalars whose values would divide by nothing, or make every result NaN."""
     whole = hidden_actual == None or (hidden_actual >= 1 and hidden_actual <= shape.H)
     assert whole, "X_hidden_dim_actual must be None or 1 to H"
-    assert X_eps == None or (X_eps >= 0 and X_eps < INFINITY), "rmsnorm_X_eps must be None or finite, at least 0"
-    assert pre_eps >= 0 and pre_eps < INFINITY, "rmsnorm_QK_pre_rope_eps must be finite and at least 0"
-    assert post_eps >= 0 and post_eps < INFINITY, "rmsnorm_QK_post_rope_eps must be finite and at least 0"
-    finite = softmax_scale == None or (softmax_scale > -INFINITY and softmax_scale < INFINITY)
-    assert finite, "softmax_scale must be None or finite"
+    if X_eps != None:
+        check_eps(X_eps, "rmsnorm_X_eps")
+    check_eps(pre_eps, "rmsnorm_QK_pre_rope_eps")
+    check_eps(post_eps, "rmsnorm_QK_post_rope_eps")
+    finite = softmax_scale == None or is_number(softmax_scale)
+    assert finite, "softmax_scale must be None or finite in float32"
 
 
 def check_quantization(kind, weight, weight_scale, input_scale, static_columns, one_row):
@@ -127,13 +110,6 @@ def check_quantization(kind, weight, weight_scale, input_scale, static_columns, 
     if static:
         check_scale(input_scale, 1, one_row, "input_dequant_scale")
         assert input_scale.dtype == nl.float32, "input_dequant_scale must be float32"
-
-
-def check_scale(scale, columns, one_row, name):
-    """One row of a scale, or the same row for every partition."""
-    fits = scale.shape == (P, columns) or (one_row and scale.shape == (1, columns))
-    least = "1 or 128" if one_row else "128"
-    assert fits, f"{name} must have {least} rows of {columns}"
 
 
 def check_qkv(shape, io, W_qkv, bias, gamma, norm_enabled):

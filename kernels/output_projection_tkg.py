@@ -12,6 +12,7 @@ from kernels.common_types import QuantizationType
 from kernels.fp8_clamp import clamped_fp8
 from kernels.head_packing import heads_per_group, pack_heads
 from kernels.lnc import program_sharding
+from kernels.operand_checks import check_flags, check_operand, is_float
 
 #: Bytes per partition that one weight block may take; two blocks are in flight.
 WEIGHT_BLOCK_BYTES = 32768
@@ -41,7 +42,7 @@ def output_projection_tkg(
     """
     n_prgs, prg = program_sharding()
     check_arguments(
-        attention, weight, bias, TRANSPOSE_OUT, quantization_type, weight_scale, input_scale, sbm, n_prgs
+        attention, weight, bias, TRANSPOSE_OUT, OUT_IN_SB, quantization_type, weight_scale, input_scale, sbm, n_prgs
     )
     H = weight.shape[1]
     D, B, N, S = attention.shape
@@ -74,15 +75,18 @@ def output_projection_tkg(
 
 
 def check_arguments(
-    attention, weight, bias, TRANSPOSE_OUT, quantization_type, weight_scale, input_scale, sbm, n_prgs
+    attention, weight, bias, TRANSPOSE_OUT, OUT_IN_SB, quantization_type, weight_scale, input_scale, sbm, n_prgs
 ):
     """What the code below relies on; the host-side entry states the same rules with more words."""
     assert len(attention.shape) == 4, "attention must be [D, B, N, S]"
     D, B, N, S = attention.shape
+    assert D > 0 and B > 0 and N > 0 and S > 0, "attention must not be empty"
+    assert is_float(attention.dtype), "attention must be float32, bfloat16 or float16"
+    check_flags((TRANSPOSE_OUT, OUT_IN_SB))
+    assert len(weight.shape) == 2 and weight.shape[0] == N * D, "weight must be [N*D, H]"
     H = weight.shape[1]
-    assert TRANSPOSE_OUT == True or TRANSPOSE_OUT == False, "TRANSPOSE_OUT must be a bool"
-    assert weight.shape[0] == N * D, "weight must be [N*D, H]"
-    assert bias == None or bias.shape == (1, H), "bias must be [1, H] or None"
+    assert H > 0, "H must be at least 1"
+    check_operand(bias, (1, H), "bias")
     assert sbm == None, "sbm is not supported"
     check_quantization(attention, weight, quantization_type, weight_scale, input_scale)
     assert H % n_prgs == 0, "H must be a multiple of the LNC size"
@@ -104,15 +108,18 @@ def check_quantization(attention, weight, quantization_type, weight_scale, input
     assert none or static or row, "quantization_type must be NONE, STATIC or ROW"
     if none:
         assert weight_scale == None and input_scale == None, "NONE takes no scales"
+        assert is_float(weight.dtype), "weight must be float32, bfloat16 or float16, or quantised"
         fp32_io = attention.dtype == nl.float32
         fp32_weight = weight.dtype == nl.float32
         assert fp32_io == fp32_weight, "float32 multiplies only with float32"
     else:
         assert weight.dtype == nl.float8_e4m3, "quantised weights must be float8_e4m3"
         assert weight_scale != None, "weight_scale is missing"
+        assert weight_scale.dtype == nl.float32, "weight_scale must be float32"
     if static:
         assert input_scale != None, "STATIC needs input_scale"
         assert weight_scale.shape == (128, 1) and input_scale.shape == (128, 1), "STATIC scales must be [128, 1]"
+        assert input_scale.dtype == nl.float32, "input_scale must be float32"
     if row:
         assert input_scale == None, "ROW takes no input_scale"
         assert weight_scale.shape == (128, weight.shape[1]), "ROW weight_scale must be [128, H]"

@@ -180,6 +180,7 @@ REFUSED: tuple[tuple[str, str, Any, str], ...] = (
     ("plain", "rmsnorm_X_eps", float("nan"), "rmsnorm_X_eps must be"),
     ("plain", "rmsnorm_QK_pre_rope_eps", -1.0, "rmsnorm_QK_pre_rope_eps must be"),
     ("plain", "rmsnorm_QK_post_rope_eps", float("inf"), "rmsnorm_QK_post_rope_eps must be"),
+    ("plain", "rmsnorm_QK_post_rope_eps", 3.5e38, "rmsnorm_QK_post_rope_eps must be"),
     ("plain", "softmax_scale", float("-inf"), "softmax_scale must be"),
     ("plain", "softmax_scale", float("nan"), "softmax_scale must be"),
     ("plain", "rope_contiguous_layout", 2, "flags must be bool"),
