@@ -128,6 +128,7 @@ def test_hazard_3_short_sequences_fill_their_cache(cache: dict[str, Any]) -> Non
 
 def test_hazard_4_row_scales_are_refused_in_context_encoding() -> None:
     inputs = build(config_of(PLAIN))
+    inputs["fused_qkv_weights"] = cast(np.ones(inputs["fused_qkv_weights"].shape, np.float32), "float8_e4m3")
     arguments = {"quantization_type": QuantizationType.ROW, "qkv_w_scale": np.ones((1, 384), np.float32)}
     with pytest.raises(AssertionError, match="ROW is not supported in context encoding"):
         nki.jit(qkv.func)(**inputs, **arguments)
