@@ -426,7 +426,8 @@ def _distances(got: Array, expected: Array) -> Array:
     if format_of(expected.dtype).kind == "float":
         return ulp_distance(cast(to_float32(got), expected.dtype), expected)
     apart = np.abs(values64(got) - values64(expected))
-    return np.minimum(np.nan_to_num(apart, nan=NAN_DISTANCE), NAN_DISTANCE).astype(np.int64)
+    steps: Array = np.minimum(np.nan_to_num(apart, nan=NAN_DISTANCE), NAN_DISTANCE).astype(np.int64)
+    return steps
 
 
 def _with_shape_of(value: Array, tile: Array) -> Array | None:

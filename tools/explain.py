@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from conformance.backends.errors import Unfit
 from conformance.explain import Explanation, first_difference, profile_difference
 from conformance.explain_golden import GoldenExplanation, golden_difference, store_difference
+from conformance.mutants import implementation, mutants
 from conformance.subject import Case, Subject
 from reference.neuroncore.errors import NkiValidationError
 from tools import profile_option, selection
@@ -19,9 +21,14 @@ from tools.output import console, require_folder, write_json
 
 def explain(
     name: Annotated[str, typer.Argument(metavar="KERNEL")],
-    case: Annotated[str, typer.Option(help="Id of a case, or its 'cfg:' text.")],
+    case: Annotated[
+        str | None, typer.Option(help="Id of a case, or its 'cfg:' text; of a mutant the one that reveals it.")
+    ] = None,
     kernel: Annotated[str | None, typer.Option(help="Another implementation: module:attribute.")] = None,
     provider: Annotated[str | None, typer.Option(help="Somebody's kernels: module:attribute.")] = None,
+    mutant: Annotated[
+        str | None, typer.Option(help="A faulty kernel; `nki-oracle mutants --list` names all.")
+    ] = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,9 +43,13 @@ def explain(
 ) -> int:
     """Pair the traces of model and simulated kernel, of two profiles or two goldens; exit 1 where they part."""
     require_folder(json_file)
-    _require_one_question(kernel or provider, profile, golden)
+    _require_one_question(kernel or provider, mutant, profile, golden)
     found: Explanation | GoldenExplanation | None
-    if golden:
+    if mutant:
+        found = _of_mutant(name, case, mutant)
+    elif case is None:
+        raise BadInput("--case ID is missing: which case is to be explained")
+    elif golden:
         found = _of_goldens(name, case, golden)
     elif profile:
         found = _of_profiles(*_legal(selection.subject(name), case), profile)
@@ -53,9 +64,12 @@ def explain(
     return 0 if found.agrees else 1
 
 
-def _require_one_question(judged: str | None, profile: list[str] | None, golden: list[Path] | None) -> None:
-    if sum(map(bool, (judged, profile, golden))) > 1:
-        raise BadInput("give one of --kernel or --provider, --profile, --golden: each is a comparison of its own")
+def _require_one_question(
+    judged: str | None, mutant: str | None, profile: list[str] | None, golden: list[Path] | None
+) -> None:
+    if sum(map(bool, (judged, mutant, profile, golden))) > 1:
+        options = "--kernel or --provider, --mutant, --profile, --golden"
+        raise BadInput(f"give one of {options}: each is a comparison of its own")
     for option, values in (("--profile", profile), ("--golden", golden)):
         if values and len(values) > 2:
             raise BadInput(f"{option} can be given twice, not {len(values)} times: two sides are compared")
@@ -69,16 +83,35 @@ def _legal(subject: Subject, name: str) -> tuple[Subject, Case]:
 
 
 def _of_kernel(name: str, case: str, kernel: str | None, provider: str | None) -> Explanation | None:
-    """None, and the reason told, where the machine stopped the kernel."""
     selection.usable_backend("sim")
     (judged,) = selection.judged([name], kernel, provider).subjects
     subject, chosen = _legal(judged, case)
     try:
-        return first_difference(subject, chosen)
+        return _unless_stopped(subject, chosen)
     except Unfit as error:
         raise BadInput(f"{name} {chosen.id} cannot be asked of {provider}: {error}") from None
-    except NkiValidationError as error:
-        told = f"{name} {chosen.id}: the kernel stopped: {error}"
+
+
+def _of_mutant(name: str, case: str | None, identifier: str) -> Explanation | None:
+    """Of a faulty kernel on the case that reveals it, or on another."""
+    selection.usable_backend("sim")
+    subject = selection.subject(name)
+    chosen = next((one for one in mutants() if (one.kernel, one.id) == (name, identifier)), None)
+    if chosen is None:
+        raise BadInput(f"no mutant '{identifier}' of {name}; `nki-oracle mutants {name} --list` names all")
+    faulty = subject.with_implementation(implementation(chosen, subject.implementation))
+    found = _unless_stopped(*_legal(faulty, case or chosen.case))
+    # The module of a mutant is made in this process and is gone with it.
+    again = f"nki-oracle explain {name}{f' --case {case}' if case else ''} --mutant {identifier}"
+    return found and dataclasses.replace(found, repro=again)
+
+
+def _unless_stopped(subject: Subject, case: Case) -> Explanation | None:
+    """None, and the reason told, where the machine or an assertion of its own stops the kernel."""
+    try:
+        return first_difference(subject, case)
+    except (NkiValidationError, AssertionError) as error:
+        told = f"{subject.name} {case.id}: the kernel stopped: {error}"
         console().print(told, markup=False, highlight=False, soft_wrap=True)
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from conformance.gates import GATES
@@ -34,6 +35,18 @@ _COUNTS: tuple[tuple[str, Callable[[Standing], bool]], ...] = (
     ("D alone, normal data", lambda one: one.by_tolerance_on_normal),
 )
 
+#: Headings of these and of the gates where the terminal is narrow, and what is narrow.
+_SHORT = {
+    "faults": "n",
+    "machine": "mach",
+    "structure": "struct",
+    "hardware": "hw",
+    "D alone": "D-",
+    "D alone, normal data": "D-n",
+}
+_NARROW = 120
+_LEGEND = f"In short: {', '.join(f'{short} {name}' for name, short in _SHORT.items())}"
+
 Outcome = list[Standing] | list[VariantResult]
 
 
@@ -46,6 +59,29 @@ class Job:
     case: Case | None = None
 
 
+@dataclass(frozen=True)
+class Found:
+    """What came of a run; `whole` is one of all kernels and classes, of which alone the required rate says anything."""
+
+    standings: Sequence[Standing]
+    results: Sequence[VariantResult]
+    whole: bool
+
+    @property
+    def rate(self) -> float:
+        """Share of the mutants that hardware would kill."""
+        return sum(one.on_hardware for one in self.standings) / len(self.standings)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is not as it has to be, a line each."""
+        found = [f"{one.mutant.id}: {why}" for one in self.standings for why in one.complaints]
+        found += [f"{one.kernel} {one.case} under {one.profile}: {one.missed}" for one in self.results if one.wrong]
+        if self.whole and self.rate < LEAST_ON_HARDWARE:
+            found.append(f"hardware would kill {self.rate:.1%}, at least {LEAST_ON_HARDWARE:.0%} are required")
+        return found
+
+
 def mutants(
     kernels: Annotated[list[str] | None, typer.Argument(metavar="[KERNEL]...")] = None,
     identifier: Annotated[list[str] | None, typer.Option("--id", help="Only this mutant.")] = None,
@@ -53,34 +89,46 @@ def mutants(
     variants: Annotated[
         bool, typer.Option("--variants/--no-variants", help="Also let every legal variant pass.")
     ] = True,
+    listing: Annotated[bool, typer.Option("--list", help="Name the mutants, and run none.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results here; - for stdout.")
     ] = None,
 ) -> int:
     """Run faulty kernels against every gate and lane, and legal variants of the right ones; exit 0 if all faults die
-    in simulation, all but the listed ones (5 % at most) by what a device is held to, and every legal variant passes."""
+    in simulation, all but the listed ones (of the whole catalog 5 % at most) by what a device is held to, and every
+    legal variant passes."""
     started = time.perf_counter()
     require_folder(json_file)
     names = [subject.name for subject in selection.subjects(kernels or [])]
     chosen = _chosen(names, identifier, kind)
+    if listing:
+        console().print(_catalog(chosen))
+        return 0
+    selection.usable_backend("sim")
     # A part of the catalog says little of the suite, and nothing of what legal kernels may do.
-    played = [] if identifier or kind or not variants else names
+    picked = bool(identifier or kind)
+    found = _found(chosen, [] if picked or not variants else names, not picked and names == _all_names(), jobs)
+    if json_file is not None:
+        write_json(json_file, _document(found))
+    if json_file != Path("-"):
+        _show(found, time.perf_counter() - started)
+    return 1 if found.complaints else 0
+
+
+def _all_names() -> list[str]:
+    return [subject.name for subject in selection.subjects([])]
+
+
+def _found(chosen: Sequence[Mutant], played: Sequence[str], whole: bool, jobs: int) -> Found:
+    """What came of the chosen mutants, in their order, and of the legal variants of the kernels to be played."""
     todo = _mutant_jobs(chosen) + [
         Job(kernel=name, case=case) for name in played for case in variant_cases(selection.subject(name))
     ]
-    outcomes = run_all(run, todo, jobs, "breaking kernels")
-    found = [one for outcome in outcomes for one in outcome]
+    came = [one for outcome in run_all(run, todo, jobs, "breaking kernels") for one in outcome]
     order = {mutant.id: place for place, mutant in enumerate(chosen)}
-    standings = sorted(
-        (one for one in found if isinstance(one, Standing)), key=lambda one: order[one.mutant.id]
-    )
-    results = [one for one in found if isinstance(one, VariantResult)]
-    if json_file is not None:
-        write_json(json_file, _document(standings, results))
-    if json_file != Path("-"):
-        _show(standings, results, time.perf_counter() - started)
-    return 1 if _complaints(standings, results) else 0
+    standings = sorted((one for one in came if isinstance(one, Standing)), key=lambda one: order[one.mutant.id])
+    return Found(standings, [one for one in came if isinstance(one, VariantResult)], whole)
 
 
 def run(job: Job) -> Outcome:
@@ -94,7 +142,7 @@ def _chosen(names: list[str], identifiers: list[str] | None, kinds: list[str] | 
     known = [mutant for mutant in all_mutants() if mutant.kernel in names]
     for one in identifiers or []:
         if one not in {mutant.id for mutant in known}:
-            raise BadInput(f"no mutant '{one}' of {', '.join(names)}; `nki-oracle mutants --json -` lists all")
+            raise BadInput(f"no mutant '{one}' of {', '.join(names)}; `nki-oracle mutants --list` names all")
     for one in kinds or []:
         if one not in KINDS:
             raise BadInput(f"no class '{one}' of mutants; known: {', '.join(KINDS)}")
@@ -121,21 +169,22 @@ def _mutant_jobs(chosen: Sequence[Mutant]) -> list[Job]:
 # ---------------------------------------------------------------------------------------- figures
 
 
-def _summary(standings: Sequence[Standing], results: Sequence[VariantResult]) -> dict[str, Any]:
-    counts = {name: sum(map(is_so, standings)) for name, is_so in _COUNTS}
-    legal = [one for one in results if one.noise]
+def _summary(found: Found) -> dict[str, Any]:
+    counts = {name: sum(map(is_so, found.standings)) for name, is_so in _COUNTS}
+    legal = [one for one in found.results if one.noise]
     return {
-        "mutants": len(standings),
+        "mutants": len(found.standings),
+        "whole": found.whole,
         "killed": counts["sim"],
         "hardware": counts["hardware"],
-        "hardware_rate": counts["hardware"] / len(standings),
+        "hardware_rate": found.rate,
         "least_hardware_rate": LEAST_ON_HARDWARE,
         "tolerance": counts["D alone"],
         "tolerance_on_normal": counts["D alone, normal data"],
         "variants": len(legal),
         "variants_passed": sum(one.passed for one in legal),
-        "margins": _margins(standings, results),
-        "passed": not _complaints(standings, results),
+        "margins": _margins(found.standings, found.results),
+        "passed": not found.complaints,
     }
 
 
@@ -151,31 +200,36 @@ def _margins(standings: Sequence[Standing], results: Sequence[VariantResult]) ->
     ]
 
 
-def _complaints(standings: Sequence[Standing], results: Sequence[VariantResult]) -> list[str]:
-    """What is not as it has to be, a line each."""
-    found = [f"{one.mutant.id}: {why}" for one in standings for why in one.complaints]
-    found += [f"{one.kernel} {one.case} under {one.profile}: {one.missed}" for one in results if one.wrong]
-    rate = sum(one.on_hardware for one in standings) / len(standings)
-    # One mutant of a few that were picked by hand may well be one of the listed.
-    if len(standings) > 1 / (1 - LEAST_ON_HARDWARE) and rate < LEAST_ON_HARDWARE:
-        found.append(f"hardware would kill {rate:.1%}, at least {LEAST_ON_HARDWARE:.0%} are required")
-    return found
-
-
 # ---------------------------------------------------------------------------------------- showing
 
 
-def _show(standings: Sequence[Standing], results: Sequence[VariantResult], seconds: float) -> None:
-    told = console()
+def _show(found: Found, seconds: float) -> None:
+    told, standings = console(), found.standings
+    narrow = told.width < _NARROW
     for name in dict.fromkeys(one.mutant.kernel for one in standings):
-        told.print(_kernel_table(name, [one for one in standings if one.mutant.kernel == name]), end="\n\n")
-    told.print(_lane_table(standings), end="\n\n")
+        of_kernel = [one for one in standings if one.mutant.kernel == name]
+        told.print(_kernel_table(name, of_kernel, narrow), end="\n\n")
+    told.print(_lanes_down(standings) if narrow else _lane_table(standings), end="\n\n")
+    if narrow:
+        told.print(_LEGEND, highlight=False, end="\n\n")
     _list("Not seen by hardware, and why", [f"{one.mutant.id}: {one.mutant.unseen}" for one in _unseen(standings)])
-    if results:
-        told.print(_margin_table(standings, results), end="\n\n")
-        _list("Beyond noise, and so another profile", _beyond_noise(results))
-    _list("Not as it has to be", _complaints(standings, results))
-    told.print(_words(_summary(standings, results), seconds), highlight=False)
+    if found.results:
+        told.print(_margin_table(standings, found.results, narrow), end="\n\n")
+        _list("Beyond noise, and so another profile", _beyond_noise(found.results))
+    _list("Not as it has to be", found.complaints)
+    if any(one.complaints for one in standings):
+        _list("One of them again", ["nki-oracle mutants --id ID", "nki-oracle explain KERNEL --mutant ID"])
+    told.print(_words(_summary(found), seconds), highlight=False)
+
+
+def _catalog(chosen: Sequence[Mutant]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", no_wrap=True)
+    for name in ("kernel", "class", "fault"):
+        table.add_column(name)
+    for one in chosen:
+        table.add_row(one.id, one.kernel, one.kind, escape(one.fault))
+    return table
 
 
 def _unseen(standings: Sequence[Standing]) -> list[Standing]:
@@ -188,9 +242,9 @@ def _list(title: str, lines: Sequence[str]) -> None:
         console().print()
 
 
-def _kernel_table(kernel: str, standings: Sequence[Standing]) -> Table:
+def _kernel_table(kernel: str, standings: Sequence[Standing], narrow: bool = False) -> Table:
     """Classes by gates: how many each gate rejects on some lane."""
-    table = _table(kernel, "faults", *GATES, *(name for name, _ in _COUNTS))
+    table = _table(kernel, "faults", *GATES, *(name for name, _ in _COUNTS), narrow=narrow)
     kinds = [name for name in KINDS if any(one.mutant.kind == name for one in standings)]
     for name in kinds:
         table.add_row(name, *_cells([one for one in standings if one.mutant.kind == name]))
@@ -206,21 +260,41 @@ def _cells(standings: Sequence[Standing]) -> list[str]:
     return [str(len(standings)), *gates, *marked]
 
 
+def _lanes(standings: Sequence[Standing]) -> list[str]:
+    return list(dict.fromkeys(sight.lane for one in standings for sight in one.sights))
+
+
+def _on_lane(standings: Sequence[Standing], lane: str) -> list[str]:
+    """How many mutants each gate, and a device, rejects on data of a lane."""
+    counts = [sum(one.killed_by(gate, lane) for one in standings) for gate in GATES]
+    counts.append(sum(any(s.hardware and s.lane == lane for s in one.sights) for one in standings))
+    return [str(count or "") for count in counts]
+
+
 def _lane_table(standings: Sequence[Standing]) -> Table:
-    """Gates by lanes: how many mutants a gate rejects on data of that lane."""
-    lanes = list(dict.fromkeys(sight.lane for one in standings for sight in one.sights))
+    """Gates by lanes."""
+    lanes = _lanes(standings)
     table = _table("gate", *lanes)
-    for gate in GATES:
-        counts = [sum(one.killed_by(gate, lane) for one in standings) for lane in lanes]
-        table.add_row(gate, *(str(count or "") for count in counts))
-    seen = [sum(any(s.hardware and s.lane == lane for s in one.sights) for one in standings) for lane in lanes]
+    columns = [_on_lane(standings, lane) for lane in lanes]
+    *rows, last = zip((*GATES, "hardware"), *columns, strict=True)
+    for row in rows:
+        table.add_row(*row)
     table.add_section()
-    table.add_row("hardware", *(str(count or "") for count in seen))
+    table.add_row(*last)
     return table
 
 
-def _margin_table(standings: Sequence[Standing], results: Sequence[VariantResult]) -> Table:
-    table = _table("kernel", "legal variants", "pass", "largest load of a bound", "smallest of a mutant it kills")
+def _lanes_down(standings: Sequence[Standing]) -> Table:
+    """The same turned: there are fewer gates than lanes."""
+    table = _table("lane", *GATES, "hardware", narrow=True)
+    for lane in _lanes(standings):
+        table.add_row(lane, *_on_lane(standings, lane))
+    return table
+
+
+def _margin_table(standings: Sequence[Standing], results: Sequence[VariantResult], narrow: bool = False) -> Table:
+    long = ("legal variants", "pass", "largest load of a bound", "smallest of a mutant it kills")
+    table = _table("kernel", *(("legal", "pass", "most load", "least killed") if narrow else long))
     for row in _margins(standings, results):
         legal = [one for one in results if one.kernel == row["kernel"] and one.noise]
         passed = sum(one.passed for one in legal)
@@ -237,11 +311,11 @@ def _beyond_noise(results: Sequence[VariantResult]) -> list[str]:
     return [f"{profile}: told by {', '.join(sorted(names))}" for profile, names in sorted(missed.items())]
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False)
+def _table(first: str, *others: str, narrow: bool = False) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0) if narrow else (0, 1))
     table.add_column(first, no_wrap=True)
     for name in others:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(_SHORT.get(name, name) if narrow else name, justify="right", overflow="fold")
     return table
 
 
@@ -258,18 +332,25 @@ def _words(summary: dict[str, Any], seconds: float) -> str:
     )
     if summary["variants"]:
         words += f"; {summary['variants_passed']} of {summary['variants']} legal variants pass"
+    if not summary["whole"]:
+        words += f"; this is a part of the catalog, so {LEAST_ON_HARDWARE:.0%} by a device are not asked of it"
     return f"{words}; {seconds:.0f} s"
 
 
-def _document(standings: Sequence[Standing], results: Sequence[VariantResult]) -> dict[str, Any]:
+def _document(found: Found) -> dict[str, Any]:
     return {
         "command": "mutants",
         "version": 1,
-        "passed": not _complaints(standings, results),
+        "passed": not found.complaints,
+        "complaints": found.complaints,
         "gates": dict(GATES),
         "classes": dict(KINDS),
-        "mutants": [one.to_dict() for one in standings],
-        "variants": [one.to_dict() for one in results if one.noise],
-        "beyond_noise": [one.to_dict() for one in results if not one.noise],
-        "summary": _summary(standings, results),
+        "mutants": [one.to_dict() | {"repro": _again(one.mutant)} for one in found.standings],
+        "variants": [one.to_dict() for one in found.results if one.noise],
+        "beyond_noise": [one.to_dict() for one in found.results if not one.noise],
+        "summary": _summary(found),
     }
+
+
+def _again(mutant: Mutant) -> str:
+    return f"nki-oracle mutants {mutant.kernel} --id {mutant.id}"

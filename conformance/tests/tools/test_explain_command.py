@@ -18,6 +18,7 @@ from conformance.tests.suite import scaled_add
 from conformance.tests.tools.command_line import CommandLine
 from reference.numerics.profile import DEFAULT
 from reference.recorder import NO_RECORD
+from tools import cli
 
 KERNELS = "conformance.tests.suite.scaled_add_nki"
 
@@ -105,7 +106,7 @@ def test_goldens_are_compared(command: CommandLine, tmp_path: Path) -> None:
     [
         (("nonsense", "--case", "small"), "no kernel 'nonsense'"),
         (("scaled_add", "--case", "large"), "scaled_add has no case 'large'"),
-        (("scaled_add",), "Missing option '--case'"),
+        (("scaled_add",), "--case ID is missing"),
         (("scaled_add", "--case", "cfg:lane=normal,seed=0,rows=129"), "rows must be 1 to 128"),
         (("scaled_add", "--case", "small", "--profile", "U1=sideways"), "'sideways' is no answer to U1"),
         (("scaled_add", "--case", "small", *("--profile", "chain") * 3), "--profile can be given twice, not 3 times"),
@@ -120,3 +121,36 @@ def test_bad_input_is_one_line_and_code_2(command: CommandLine, words: tuple[str
     assert answer.code == 2
     assert message in answer.err
     assert answer.err.count("\n") == 1
+
+
+# ---- mutants -----------------------------------------------------------------------------------------------------
+
+MUTANT = ("explain", "output_projection_tkg", "--mutant")
+
+
+@pytest.mark.sim
+def test_a_mutant_is_explained_by_its_id_and_tells_how_to_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*MUTANT, "outproj-bias-twice"]) == 1
+    out = capsys.readouterr().out
+    assert "rounding point out: tile out" in out
+    again = out.splitlines()[-1]
+    assert again == "again: nki-oracle explain output_projection_tkg --mutant outproj-bias-twice"
+    assert cli.run(again.split()[2:]) == 1
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((*MUTANT, "nothing"), "no mutant 'nothing' of output_projection_tkg; `nki-oracle mutants "),
+        (("explain", "qkv", "--mutant", "outproj-bias-twice"), "no mutant 'outproj-bias-twice' of qkv"),
+        ((*MUTANT, "outproj-bias-twice", "--kernel", "a:b"), "give one of --kernel or --provider, --mutant,"),
+    ],
+)
+def test_what_is_no_mutant_or_no_case_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
+    assert cli.run(list(words)) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert err.count("\n") == 1

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from conformance.gates import Sight
+from conformance import registry
+from conformance.backends.detection import Availability
+from conformance.gates import GATES, Sight
 from conformance.grades import Grade
 from conformance.kill_table import Standing
 from conformance.legal_variants import VariantResult
 from conformance.mutants import Mutant, mutants
-from tools import cli
+from tools import cli, selection
 from tools import mutants as command
 
 NAME = "output_projection_tkg"
@@ -105,14 +109,102 @@ def test_a_listed_survivor_of_hardware_is_named_with_its_reason(
     assert "two: nobody can see it" in out
 
 
-def test_too_many_listed_survivors_exit_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    many = [_standing(f"seen-{i}") for i in range(18)] + [
-        _standing(f"unseen-{i}", hardware="", unseen="nobody can see it") for i in range(3)
-    ]
-    _with(monkeypatch, many, [_variant()])
-    code, out, _ = _run(capsys, NAME, "--jobs", "1")
+MANY = [_standing(f"seen-{i}") for i in range(18)] + [
+    _standing(f"unseen-{i}", hardware="", unseen="nobody can see it") for i in range(3)
+]
+
+
+def test_too_many_listed_survivors_of_the_whole_catalog_exit_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with(monkeypatch, MANY, [])
+    code, out, _ = _run(capsys, "--no-variants", "--jobs", "1")
     assert code == 1
     assert "hardware would kill 85.7%, at least 95% are required" in out
+    assert "part of the catalog" not in out
+
+
+@pytest.mark.parametrize("words", [(NAME,), ("--class", "term")])
+def test_of_a_part_of_the_catalog_no_rate_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """And the same part is wrong where a mutant of it survives."""
+    _with(monkeypatch, MANY, [])
+    code, out, _ = _run(capsys, *words, "--no-variants", "--jobs", "1")
+    assert code == 0
+    assert "a part of the catalog, so 95% by a device are not asked of it" in " ".join(out.split())
+    _with(monkeypatch, [*MANY, _standing("two", killed=False)], [])
+    assert _run(capsys, *words, "--no-variants", "--jobs", "1")[0] == 1
+
+
+def test_all_kernels_by_their_names_are_the_whole_catalog(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with(monkeypatch, MANY, [])
+    assert _run(capsys, *registry.kernel_names(), "--no-variants", "--jobs", "1")[0] == 1
+
+
+def test_a_survivor_can_be_run_again_by_what_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "mutants.json"
+    _with(monkeypatch, [_standing("two", killed=False)], [])
+    assert _run(capsys, NAME, "--jobs", "1", "--json", str(file))[0] == 1
+    document = json.loads(file.read_text())
+    assert document["complaints"] == [
+        "two: the embedded machine does not show it",
+        "two: no gate of hardware shows it, and no reason is listed",
+    ]
+    (one,) = document["mutants"]
+    assert one["repro"] == f"nki-oracle mutants {NAME} --id two"
+    assert _run(capsys, *one["repro"].split()[2:], "--jobs", "1")[0] == 1
+
+
+def test_a_list_names_the_mutants_and_runs_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run", None)
+    code, out, err = _run(capsys, NAME, "--list")
+    assert (code, err) == (0, "")
+    expected = [one.id for one in mutants() if one.kernel == NAME]
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("outproj-")] == expected
+    assert TWICE not in _run(capsys, "qkv", "--list")[1]
+
+
+def test_without_the_machine_mutants_are_listed_and_not_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "available", lambda name: Availability(False, "the official nki is installed"))
+    code, out, err = _run(capsys, NAME, "--id", TWICE)
+    assert (code, out) == (2, "")
+    assert "backend sim cannot run here: the official nki is installed" in err
+    assert _run(capsys, NAME, "--list")[0] == 0
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_no_heading_of_a_table_breaks_into_pieces(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    _with(monkeypatch, [_standing("one")], [_variant()])
+    monkeypatch.setattr(command, "console", lambda: Console(width=width, file=sys.stdout))
+    code, out, _ = _run(capsys, NAME, "--jobs", "1")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= width
+    heads = [line.split() for line in out.splitlines() if line.startswith((NAME, "lane ", "gate ", "kernel "))]
+    long = [NAME, "faults", *GATES, "sim", "hardware", "D", "alone", "D", "alone,", "normal", "data"]
+    short = [NAME, "n", "mach", "stop", "struct", "bits", "exact", "B", "C", "D", "sim", "hw", "D-", "D-n"]
+    assert heads[0] == (short if width == 80 else long)
+    assert heads[1][0] == ("lane" if width == 80 else "gate")
+
+
+def test_the_longest_name_of_a_kernel_leaves_room_for_the_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    longest = max(registry.kernel_names(), key=len)
+    Console(width=80, file=sys.stdout).print(command._kernel_table(longest, MANY, narrow=True))
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head.split()[-3:] == ["hw", "D-", "D-n"]
+    # The same table with its long headings is what breaks.
+    Console(width=80, file=sys.stdout).print(command._kernel_table(longest, MANY))
+    assert capsys.readouterr().out.splitlines()[0].split()[-1] != "data"
 
 
 def test_a_legal_variant_that_is_rejected_exits_1_and_one_beyond_noise_does_not(
