@@ -16,10 +16,12 @@ bias       |mean r|, and |mean r| taken towards the sign of truth: 0 for roundin
            narrow rounding follows they are far below half of its spread; where none follows, `spread` counts them
            in full. A narrow cast has no legal bias.
 
-Both gates are wider by five standard errors of their means, estimated from the scatter between groups of elements:
-errors along the axes `alike` may be alike, as outputs that share their softmax weights are. A legal kernel fails one
-in a million times at most. The roundings of data that repeat by construction are not independent, however: ties
-belong into exact lanes.
+Both gates are wider by five standard errors of their means, estimated from the scatter between groups of elements
+whose errors are not independent: along the axes `alike`, as outputs that share their softmax weights, and of one size.
+Errors of one size come of ties in data on a grid (integers of few bits, an edge of a format): all halfway cases of one
+value round to the same side, to the even neighbour, however many elements have it. Where errors are real numbers no
+two are of one size, and a group is an element. A legal kernel fails one in a million times at most, as far as five
+standard errors say so: of few groups they are wider, but few groups estimate them badly too.
 """
 
 from __future__ import annotations
@@ -121,8 +123,9 @@ def load(found: Figures) -> float:
 
 
 def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
-    """`got` holds float values; only finite truth is looked at."""
+    """`got` holds float values; only finite truth is looked at. ValueError where the bound is no number there."""
     finite = np.isfinite(truth)
+    _require_numbers(bound, finite)
     held = finite & np.isfinite(bound.limit)
     judged = int(held.sum()) / max(int(finite.sum()), 1) if finite.any() else 1.0
     if not bound.alike:
@@ -141,9 +144,9 @@ def figures(got: NDArray[Any], truth: Float64, bound: Bound) -> Figures:
     if outside or not free.any():
         return Figures(share, outside, judged)
     ratios = _ratio(error, np.where(free, bound.deviation, np.inf))
-    least = 1 / math.sqrt(_distinct(truth[free]))
+    least, ties = 1 / math.sqrt(_distinct(truth[free])), _ties(np.abs(error[free]))
     variance, bias, towards = (
-        _mean(part, free, bound.alike, least) for part in (np.square(ratios), ratios, ratios * np.sign(truth))
+        _mean(part, free, bound.alike, ties, least) for part in (np.square(ratios), ratios, ratios * np.sign(truth))
     )
     return Figures(share, 0, judged, variance, (bias, towards))
 
@@ -168,6 +171,14 @@ def faults_in(found: Figures) -> list[str]:
     ]
 
 
+def _require_numbers(bound: Bound, finite: NDArray[np.bool_]) -> None:
+    """Infinity frees an element on purpose; NaN would do so by accident."""
+    for name, values in (("limit", bound.limit), ("spread", bound.spread)):
+        missing = 0 if values is None else int(np.count_nonzero(np.isnan(values) & finite))
+        if missing:
+            raise ValueError(f"a bound's {name} is NaN for {missing} finite elements of truth")
+
+
 def _ratio(error: Float64, size: Float64) -> Float64:
     """error / size; 0 where both are 0, inf where only the size is."""
     ratio = np.full_like(error, np.inf)
@@ -176,18 +187,43 @@ def _ratio(error: Float64, size: Float64) -> Float64:
     return ratio
 
 
-def _mean(values: Float64, free: NDArray[np.bool_], alike: tuple[int, ...], least: float) -> Mean:
+def _mean(
+    values: Float64, free: NDArray[np.bool_], alike: tuple[int, ...], ties: NDArray[np.intp] | None, least: float
+) -> Mean:
     """Mean of the free values, and five standard errors of it from the scatter between groups.
 
-    Few groups tell little of their scatter, a single one nothing. `least` is the standard
+    `ties` names the group of every free value, beside the groups along the axes `alike`. `least` is the standard
     error of as many independent values of deviation 1 as there are different ones: equal values are rounded alike.
     """
     count = np.add.reduce(free, axis=alike, dtype=np.float64) if alike else free.astype(np.float64)
     sums = np.add.reduce(np.where(free, values, 0.0), axis=alike) if alike else np.where(free, values, 0.0)
-    mean = float(sums.sum() / count.sum())
-    groups = int(np.count_nonzero(count))
-    off = math.sqrt(float(np.square(sums - mean * count).sum())) / float(count.sum()) if groups > 1 else math.inf
-    return Mean(mean, _DEVIATIONS * max(off, least) * (1 + _FEW / groups))
+    slack = _slack(sums, count, least)
+    if ties is not None:
+        slack = max(slack, _slack(np.bincount(ties, values[free]), np.bincount(ties).astype(np.float64), least))
+    return Mean(float(sums.sum() / count.sum()), slack)
+
+
+def _slack(sums: Float64, count: Float64, least: float) -> float:
+    """Five standard errors of a mean, from the sums of groups and how many values each has.
+
+    Few groups tell little of their scatter, a single one nothing.
+    """
+    groups, total = int(np.count_nonzero(count)), float(count.sum())
+    scatter = float(np.square(sums - float(sums.sum()) / total * count).sum())
+    off = math.sqrt(scatter) / total if groups > 1 else math.inf
+    return _DEVIATIONS * max(off, least) * (1 + _FEW / groups)
+
+
+def _ties(sizes: Float64) -> NDArray[np.intp] | None:
+    """The group of every error by its size; None where most sizes of a sample stand alone, as real numbers do.
+
+    Only bits are compared: a bound and its errors are on a grid exactly or not at all.
+    """
+    step = max(1, sizes.size // _SAMPLE)
+    sample = sizes[::step]
+    if 2 * np.unique(sample).size > sample.size:
+        return None
+    return np.unique(sizes, return_inverse=True)[1].reshape(-1)
 
 
 def _distinct(values: Float64) -> float:

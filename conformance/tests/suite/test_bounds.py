@@ -99,6 +99,30 @@ def test_equal_elements_are_not_independent() -> None:
     assert bound_faults(got, truth, bound) == []
 
 
+def _tied(seed: int, levels: int, toward: float = 0.0) -> np.ndarray:
+    """Errors of values on a grid: each of `levels` values has one, whose sign goes with truth's with 1/2 + toward."""
+    stream = Stream(seed, "ties", levels)
+    sizes = (1 + np.arange(levels)) / levels * HALF_STEP
+    signs = np.where(stream.child("signs").uniform(0.0, 1.0, (levels,)) < 0.5 + toward, 1.0, -1.0)
+    return (sizes * signs)[stream.child("values").integers(0, levels, (ELEMENTS,))] * np.sign(TRUTH)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("levels", [2, 4, 8, 16])
+def test_few_values_on_a_grid_round_to_one_side_by_chance(seed: int, levels: int) -> None:
+    assert bound_faults(TRUTH + _tied(seed, levels), TRUTH, BOUND) == []
+
+
+def test_some_of_these_would_be_refused_as_independent_elements() -> None:
+    """They lean to one side by more than 1/2 and what thousands of independent errors may add."""
+    leaning = [figures(TRUTH + _tied(seed, 8), TRUTH, BOUND).bias[1].value for seed in range(20)]
+    assert max(map(abs, leaning)) > 0.65
+
+
+def test_a_lean_of_many_values_on_a_grid_is_caught_still() -> None:
+    assert _causes(bound_faults(TRUTH + _tied(0, 400, toward=0.5), TRUTH, BOUND)) == ["mean bias towards truth's sign"]
+
+
 def test_what_must_be_equal_does_not_thin_the_means() -> None:
     """A cache of which one row in fifty is written."""
     truth, got, limit = (np.zeros((50, ELEMENTS)) for _ in range(3))
@@ -143,6 +167,17 @@ def test_a_bound_that_frees_most_elements_is_none() -> None:
 def test_truth_that_is_nowhere_finite_asks_nothing() -> None:
     nothing = np.full(4, np.nan)
     assert bound_faults(nothing, nothing, Bound(np.full(4, np.nan))) == []
+
+
+def test_a_bound_that_is_no_number_is_an_error_where_truth_is_one() -> None:
+    limit, truth = np.ones(4), np.array([1.0, 2.0, np.nan, np.inf])
+    limit[2:] = np.nan
+    assert bound_faults(truth, truth, Bound(limit, spread=limit)) == []
+    limit[0] = np.nan
+    with pytest.raises(ValueError, match="limit is NaN for 1 finite elements of truth"):
+        bound_faults(truth, truth, Bound(limit))
+    with pytest.raises(ValueError, match="spread is NaN for 1 finite elements of truth"):
+        bound_faults(truth, truth, Bound(np.ones(4), spread=limit))
 
 
 def test_nan_is_outside_every_finite_bound() -> None:
