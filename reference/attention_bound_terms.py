@@ -161,11 +161,18 @@ class Weights:
 
     @property
     def of_sum(self) -> Array:
-        """Worst case of the sum of weights, relative."""
+        """Worst case of the sum of weights, relative; 0 where no key is kept, since a sum of nothing has no error."""
         moved: Array = self.before.sum(axis=1, keepdims=True)
         if self.summed_rounded:
             moved = moved + self.rounding.sum(axis=1, keepdims=True)
-        return np.asarray(moved / self.total + self.sink)
+        return np.asarray(_share_of(moved, self.total) + self.sink)
+
+
+def _share_of(part: Array, total: Array) -> Array:
+    """part / total; 0 where both are 0, inf where the total alone is."""
+    share = np.where(part > 0, np.inf, np.zeros_like(part))
+    np.divide(part, total, out=share, where=total > 0)
+    return share
 
 
 def weights_of(

@@ -5,11 +5,14 @@ A term that is too small lets a right kernel fail, one that is too large lets a 
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from conformance.randomness import Stream
+from reference.attention_bound_terms import ScoreErrors, weights_of
 from reference.error_terms import (
     ADDITION,
     FUNCTION,
@@ -264,3 +267,19 @@ def test_sums_count_their_terms() -> None:
 def test_the_leading_power_is_one() -> None:
     assert leading_power(np.array([1.0, 1.99, 2.0, 0.3])).tolist() == [1.0, 1.0, 2.0, 0.25]
     assert leading_power(np.array([1.99, 0.3], np.float32)).tolist() == [1.0, 0.25]
+
+
+def _sum_error(kept: bool) -> np.ndarray:
+    """Relative error of the sum of two weights of which the second query of two keeps none, or one."""
+    exponents = np.array([[0.0, -1.0], [0.0 if kept else -np.inf, -np.inf]])
+    total = np.exp(exponents).sum(axis=1, keepdims=True)
+    errors = ScoreErrors(np.full((2, 2), 2.0**-10), None, 4)
+    return weights_of(exponents, total, errors, None, 0, "bfloat16", True).of_sum
+
+
+def test_a_sum_of_no_weights_has_no_error_and_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _sum_error(kept=False)[1, 0] == 0
+    assert _sum_error(kept=True)[1, 0] > 0
+    assert _sum_error(kept=True)[0, 0] == _sum_error(kept=False)[0, 0] > 0
