@@ -44,10 +44,7 @@ def report(
 ) -> int:
     """Write one self-contained page and its JSON; exit 0 if everything it shows is right, else 1."""
     beside = output.with_suffix(".json")
-    if output == Path("-"):
-        raise BadInput("--output -: page and JSON are two files; name the page")
-    if beside == output:
-        raise BadInput(f"--output {output}: the page cannot have the name of its JSON")
+    _require_page(output, beside, [check, mutants, fuzz, probe, drift, *(budget or [])])
     require_folder(output)
     sources = Sources(
         check=_checked(check, ledger, kernels or [], jobs),
@@ -65,6 +62,18 @@ def report(
     lines = [f"{output} and {beside} written: {verdict}", *(f"  {reason}" for reason in _few(made["reasons"]))]
     note("\n".join([*lines, *(f"remark: {remark}" for remark in made["remarks"])]))
     return 0 if made["passed"] else 1
+
+
+def _require_page(output: Path, beside: Path, inputs: list[Path | None]) -> None:
+    """BadInput where page or JSON cannot have their names."""
+    if output == Path("-"):
+        raise BadInput("--output -: page and JSON are two files; name the page")
+    if beside == output:
+        raise BadInput(f"--output {output}: the page cannot have the name of its JSON")
+    taken = {path.absolute() for path in inputs if path is not None}
+    for path in (output, beside):
+        if path.absolute() in taken:
+            raise BadInput(f"--output {output}: {path} is read, and would be overwritten")
 
 
 def _few(lines: list[str]) -> list[str]:

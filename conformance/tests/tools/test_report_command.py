@@ -86,6 +86,16 @@ def test_a_page_on_stdout_is_refused(checked: Path, tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_read_is_not_overwritten_by_the_json_beside_the_page(
+    checked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "check.json"
+    source.write_text(checked.read_text())
+    assert cli.run(["report", "--check", str(source), "-o", str(tmp_path / "check.html")]) == 2
+    assert "check.json is read, and would be overwritten" in capsys.readouterr().err
+    assert source.read_text() == checked.read_text()
+
+
 def _without_seed(row: dict[str, Any]) -> None:
     del row["seed"]
 
