@@ -21,9 +21,9 @@ from conformance.subject import Arrays, Case, Subject
 from reference.numerics.profile import DEFAULT, NumericsProfile
 
 SUBJECTS = kernels()
-#: A quick case of each kernel with several rounding points, and candidates that move bits in it.
+#: A quick case of each kernel in which candidates move many elements of an output.
 CASES = {
-    "qkv": "tkg-rms-residual",
+    "qkv": "tkg-fp32",
     "attention_tkg": "fp32",
     "attention_segmented_cte": "kvp-drawn",
     "output_projection_tkg": "plain-fp32",
@@ -83,6 +83,20 @@ def _machine(subject: Subject, profile: NumericsProfile) -> Any:
     return named_backend("sim", profile)
 
 
+def _edge(array: NDArray[Any], span: Envelope) -> NDArray[Any]:
+    """The end of the envelope that is further from zero, which is still a legal result."""
+    return np.where(array.astype(np.float64) > 0, span.high, span.low).astype(array.dtype)
+
+
+def _widest(array: NDArray[Any], span: Envelope) -> int:
+    """Where candidates differ most, in shares of the value, among elements that are not nearly zero."""
+    values = np.abs(array.astype(np.float64))
+    judged = np.isfinite(values) & (values > 1e-3)
+    assert judged.any()
+    widths = np.where(judged, (span.high - span.low) / np.where(judged, values, 1.0), -1.0)
+    return int(widths.argmax())
+
+
 def _moved(array: NDArray[Any], at: int, steps: int) -> NDArray[Any]:
     """One element so many codes further from zero."""
     codes = array.copy().reshape(-1).view(f"u{array.dtype.itemsize}")
@@ -93,20 +107,17 @@ def _moved(array: NDArray[Any], at: int, steps: int) -> NDArray[Any]:
 @pytest.mark.parametrize("kernel", CASES)
 def test_three_ulp_beyond_every_candidate_is_no_legal_variant_and_one_is(kernel: str) -> None:
     model, spans = _spans(kernel)
+    assert model
     for name, array in model.items():
-        values, span = array.reshape(-1).astype(np.float64), spans[name]
-        sure = (span.low == span.high).reshape(-1) & np.isfinite(values) & (np.abs(values) > 1e-3)
-        if not sure.any():
-            continue
-        at = int(np.flatnonzero(sure)[0])
-        assert envelope_faults(_moved(array, at, 1), span) == [], name
-        assert envelope_faults(_moved(array, at, 3), span) != [], name
-        beyond = np.where(array.astype(np.float64) > 0, span.high, span.low)
-        assert envelope_faults(_moved(beyond.astype(array.dtype), at, 3), span) != [], name
+        span = spans[name]
+        edge, at = _edge(array, span), _widest(array, span)
+        assert envelope_faults(edge, span) == [], name
+        assert envelope_faults(_moved(edge, at, 1), span) == [], name
+        assert envelope_faults(_moved(edge, at, 3), span) != [], name
 
 
 @pytest.mark.parametrize("kernel", CASES)
 def test_the_candidates_of_a_kernel_move_something(kernel: str) -> None:
-    """Else its grade B would be grade A with one ULP."""
+    """Else its grade B would be grade A with one ULP, and the ends of the envelope those of nothing."""
     spans = _spans(kernel)[1]
-    assert any(np.any(span.low != span.high) for span in spans.values())
+    assert max(np.mean(span.low != span.high) for span in spans.values()) > 0.1
