@@ -30,6 +30,7 @@ _MOST_TOGETHER = 12
 #: What the columns of the table count, beside one per gate.
 _COUNTS: tuple[tuple[str, Callable[[Standing], bool]], ...] = (
     ("sim", lambda one: one.killed),
+    ("outputs", lambda one: one.by_outputs),
     ("hardware", lambda one: one.on_hardware),
     ("D alone", lambda one: one.by_tolerance),
     ("D alone, normal data", lambda one: one.by_tolerance_on_normal),
@@ -40,6 +41,7 @@ _SHORT = {
     "faults": "n",
     "machine": "mach",
     "structure": "struct",
+    "outputs": "out",
     "hardware": "hw",
     "D alone": "D-",
     "D alone, normal data": "D-n",
@@ -176,6 +178,8 @@ def _summary(found: Found) -> dict[str, Any]:
         "mutants": len(found.standings),
         "whole": found.whole,
         "killed": counts["sim"],
+        "outputs": counts["outputs"],
+        "stops": sum(one.by_stop for one in found.standings),
         "hardware": counts["hardware"],
         "hardware_rate": found.rate,
         "least_hardware_rate": LEAST_ON_HARDWARE,
@@ -212,6 +216,7 @@ def _show(found: Found, seconds: float) -> None:
     told.print(_lanes_down(standings) if narrow else _lane_table(standings), end="\n\n")
     if narrow:
         told.print(_LEGEND, highlight=False, end="\n\n")
+    _list("Refused by a device instead of computed", [f"{m.id}: {m.refused}" for m in _refused(standings)])
     _list("Not seen by hardware, and why", [f"{one.mutant.id}: {one.mutant.unseen}" for one in _unseen(standings)])
     if found.results:
         told.print(_margin_table(standings, found.results, narrow), end="\n\n")
@@ -234,6 +239,10 @@ def _catalog(chosen: Sequence[Mutant]) -> Table:
 
 def _unseen(standings: Sequence[Standing]) -> list[Standing]:
     return [one for one in standings if one.mutant.unseen and not one.on_hardware]
+
+
+def _refused(standings: Sequence[Standing]) -> list[Mutant]:
+    return [one.mutant for one in standings if one.by_stop and one.refused()]
 
 
 def _list(title: str, lines: Sequence[str]) -> None:
@@ -327,7 +336,8 @@ def _words(summary: dict[str, Any], seconds: float) -> str:
     count = summary["mutants"]
     words = (
         f"{summary['killed']} of {count} mutants killed in simulation, {summary['hardware']} "
-        f"({summary['hardware_rate']:.1%}) by what a device is held to; the published tolerance alone would kill "
+        f"({summary['hardware_rate']:.1%}) by what a device is held to, {summary['outputs']} of them by outputs; the "
+        f"published tolerance alone would kill "
         f"{summary['tolerance']}, and {summary['tolerance_on_normal']} with the normal data it is used with"
     )
     if summary["variants"]:
