@@ -329,6 +329,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 # ---- the catalog ------------------------------------------------------------------------------------------------
 
 _CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CORNER = frozenset({"ci"})
 
 
 def _case(
@@ -442,6 +443,27 @@ CATALOG = (
     _case("nan-channel", {**_FRESH, **_SKIP}, "nan_channel", rope_contiguous_layout=False, bias_qkv="bfloat16"),
     _case("poison", {**_SHORT, **_NO_OUT}, "poison", S_max=300),
     _case("poison-sink", _BLOCKS, "poison", sink="float32", update_cache=False),
+    # Corners of the option space: each shows a fault that no case before it shows.
+    Case(
+        "eps-zero",
+        Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=2, S=3, rmsnorm_X_eps=0.0),
+        "zero_token", 0, _CORNER, "an eps of 0 is given, not left out",
+    ),
+    Case(
+        "interleaved-one-token",
+        Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=4, S=1, rope_contiguous_layout=False),
+        "normal", 0, _CORNER, "interleaved RoPE of one token",
+    ),
+    Case(
+        "transposed-four-batches",
+        Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=4, S=1, K_cache_transposed=True),
+        "normal", 0, _CORNER, "transposed keys of more than two batches",
+    ),
+    Case(
+        "many-heads",
+        Config(B=1, S=3, H=1024, q=18, d=128, S_ctx=128, S_max=128),
+        "normal", 0, _CORNER, "more than four tiles of QKV columns",
+    ),
 )
 
 FLAGS = flags(

@@ -177,6 +177,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 # ---- the catalog -------------------------------------------------------------------------------------------------
 
 _CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CORNER = frozenset({"ci"})
 
 
 def _case(
@@ -245,6 +246,86 @@ CATALOG = (
     _case("prefill-window", tags=_CHECK, sliding_window=1024, **_WINDOWED_128),
     _case("prefill-window-sink", tags=_CHECK, sliding_window=128, sink="bfloat16", **_WINDOWED),
     _case("prefill-6k-fp8", tags=_CHECK, k_pre_transposed=True, **_FP8, **_TWO_HEADS),
+    # Corners of the option space: each shows a fault that no case before it shows.
+    Case(
+        "nothing-seen",
+        Config(
+            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
+            kvp=True,
+        ),
+        "normal", 13, _CORNER, "rows that see nothing of a shard, after ones that did",
+    ),
+    Case(
+        "nothing-seen-poisoned",
+        Config(
+            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
+            kvp=True,
+        ),
+        "poison", 1, _CORNER, "rows that see nothing of a shard, with poison behind the tokens",
+    ),
+    Case(
+        "many-full-segments",
+        Config(
+            batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=16, num_blocks=40, max_blocks=30,
+            kvp=True,
+        ),
+        "normal", 18, _CORNER, "many full segments of one page behind an offset",
+    ),
+    Case(
+        "window-split-row",
+        Config(
+            batch=1, seqlen_q=256, d_head=16, block_size=128, prior_seg_size=256, num_blocks=4, max_blocks=3,
+            sliding_window=256,
+        ),
+        "normal", 0, _CORNER, "a window on a row that two cores share",
+    ),
+    Case(
+        "window-poisoned",
+        Config(
+            batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=256, num_blocks=60, max_blocks=50,
+            sliding_window=144,
+        ),
+        "poison", 0, _CORNER, "poison in front of the window",
+    ),
+    Case(
+        "odd-row-256",
+        Config(batch=1, seqlen_q=768, d_head=16, block_size=256, prior_seg_size=256, num_blocks=12, max_blocks=10),
+        "normal", 0, _CORNER, "an odd row cut at blocks of 256",
+    ),
+    Case(
+        "split-row-tp-out",
+        Config(
+            batch=1, seqlen_q=768, d_head=16, block_size=16, prior_seg_size=256, num_blocks=90, max_blocks=80,
+            tp_out=True,
+        ),
+        "normal", 0, _CORNER, "a row that two cores share, results transposed",
+    ),
+    Case(
+        "k-scale-rows-of-q",
+        Config(
+            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
+            tp_q=False, kv_dtype="float8_e4m3", k_scale=True,
+        ),
+        "normal", 0, _CORNER, "k_scale on queries that come as rows",
+    ),
+    Case(
+        "k-scale-rows-of-fp32-q",
+        Config(
+            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
+            tp_q=False, kv_dtype="float8_e4m3", k_scale=True, dtype="float32",
+        ),
+        "normal", 0, _CORNER, "k_scale on float32 queries that come as rows",
+    ),
+    Case(
+        "rounded-reciprocal",
+        Config(batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=5248, num_blocks=336, max_blocks=336),
+        "normal", 0, _CORNER, "a segment length whose reciprocal decides the count",
+    ),
+    Case(
+        "split-row-unequal",
+        Config(batch=1, seqlen_q=384, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10),
+        "normal", 0, _CORNER, "a row shared in unequal parts",
+    ),
 )  # fmt: skip
 
 FLAGS = flags(

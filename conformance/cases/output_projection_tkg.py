@@ -282,6 +282,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 # ---- the catalog ------------------------------------------------------------------------------------------------
 
 _CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CORNER = frozenset({"ci"})
 
 
 def _case(name: str, lane: str = "normal", tags: frozenset[str] = _GOLDEN, note: str = "", **fields: Any) -> Case:
@@ -331,6 +332,57 @@ CATALOG = (
     _case("heavy-tailed", "heavy_tailed", bias="bfloat16", **_SMALL),
     _case("subnormal", "subnormal", dtype="float16", weight_dtype="float16", **_SMALL),
     _case("nan-token", "poison", bias="bfloat16", **_SMALL),
+    # Corners of the option space: each shows a fault that no case before it shows.
+    Case(
+        "shard-2560",
+        Config(B=2, N=2, S=1, D=64, H=2560),
+        "normal", 0, _CORNER, "a shard of more than one block of columns, the last one ragged",
+    ),
+    Case(
+        "double-rows-streamed",
+        Config(B=16, N=18, S=4, D=128, H=2048, weight_dtype="float8_e4m3", quantization="STATIC"),
+        "normal", 0, _CORNER, "double rows, weights in more than one block of passes",
+    ),
+    Case(
+        "sbuf-transposed-bias-two-tiles",
+        Config(B=8, N=2, S=4, D=64, H=2176, bias="bfloat16", transpose_out=True, out_in_sb=True),
+        "normal", 0, _CORNER, "transposed in SBUF, bias of a second PSUM tile",
+    ),
+    Case(
+        "double-rows-packed",
+        Config(B=64, N=4, S=1, D=64, H=512, weight_dtype="float8_e4m3", quantization="STATIC"),
+        "normal", 0, _CORNER, "double rows of packed heads",
+    ),
+    Case(
+        "transposed-wide-bias",
+        Config(B=2, N=2, S=2, D=64, H=256, bias="float32", transpose_out=True),
+        "exact_rounding", 0, _CORNER, "transposed, a bias wider than the results",
+    ),
+    Case(
+        "static-fp16",
+        Config(B=2, N=2, S=2, D=64, H=512, dtype="float16", weight_dtype="float8_e4m3", quantization="STATIC"),
+        "exact_rounding", 0, _CORNER, "float16 activations rounded before their clamp",
+    ),
+    Case(
+        "transposed-fp16-weight",
+        Config(B=2, N=2, S=2, D=64, H=256, weight_dtype="float16", transpose_out=True),
+        "normal", 0, _CORNER, "transposed, float16 weights beside bfloat16",
+    ),
+    Case(
+        "double-rows-not-at-16",
+        Config(B=8, N=2, S=8, D=128, H=512, dtype="float32", weight_dtype="float8_e4m3", quantization="STATIC"),
+        "normal", 0, _CORNER, "16 groups of batches: one step short of double rows",
+    ),
+    Case(
+        "double-rows-at-64",
+        Config(B=64, N=2, S=1, D=128, H=512, dtype="float32", weight_dtype="float8_e4m3", quantization="STATIC"),
+        "normal", 0, _CORNER, "64 tokens: the first that take double rows",
+    ),
+    Case(
+        "packing-of-three",
+        Config(B=2, N=6, S=2, D=32, H=512, dtype="float32", weight_dtype="float32"),
+        "normal", 0, _CORNER, "three heads to a pass",
+    ),
 )
 
 FLAGS = flags(

@@ -275,6 +275,7 @@ def _plain_fp32(config: Config, inputs: Mapping[str, NDArray[Any]]) -> NDArray[n
 # ---- the catalog ------------------------------------------------------------------------------------------------
 
 _CI, _GOLDEN, _CHECK = frozenset({"ci", "check"}), frozenset({"ci", "golden", "check"}), frozenset({"check"})
+_CORNER = frozenset({"ci"})
 
 
 def _case(
@@ -342,6 +343,136 @@ CATALOG = (
     _case("cte-one-sided", _CTE, "one_sided", _CI),
     _case("cte-nan-token", {**_CTE, **_RMS}, "poison"),
     _case("cte-heavy", {**_CTE, **_RMS}, "heavy_tailed"),
+    # Corners of the option space: each shows a fault that no case before it shows.
+    Case(
+        "cte-static-streamed",
+        Config(
+            B=1, S=97, H=3584, I=4096, weight_dtype="float8_e4m3", quantization="STATIC", d_head=128, num_q_heads=30,
+            num_kv_heads=1,
+        ),
+        "normal", 0, _CORNER, "FP8 weights in more than one block",
+    ),
+    Case(
+        "cte-mx-streamed",
+        Config(B=1, S=97, H=3072, I=4096, weight_dtype="float8_e4m3fn_x4", quantization="MX", generation="gen4"),
+        "normal", 0, _CORNER, "MX weights and scales in more than one block",
+    ),
+    Case("cte-streamed", Config(B=1, S=97, H=2048, I=4096), "normal", 0, _CORNER, "weights in more than one block"),
+    Case(
+        "cte-wide-hidden",
+        Config(B=4, S=100, H=8064, I=1024),
+        "normal", 0, _CORNER, "so wide a hidden state that few tiles of tokens stay together",
+    ),
+    Case(
+        "cte-fp8-max-alone",
+        Config(
+            B=1, S=100, H=256, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT", max_seq_len=100,
+            kv_dtype="float8_e4m3", fp8_max=100.0,
+        ),
+        "normal", 0, _CORNER, "an upper limit of the cache without a lower one",
+    ),
+    Case(
+        "cte-fp8-min-alone",
+        Config(
+            B=1, S=100, H=256, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT", max_seq_len=100,
+            kv_dtype="float8_e4m3", fp8_min=-100.0,
+        ),
+        "normal", 0, _CORNER, "a lower limit of the cache without an upper one",
+    ),
+    Case(
+        "cte-e5m2-heavy",
+        Config(
+            B=1, S=100, H=256, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT", max_seq_len=100,
+            kv_dtype="float8_e5m2",
+        ),
+        "heavy_tailed", 0, _CORNER, "values near the largest of float8_e5m2",
+    ),
+    Case(
+        "cte-flat-two-tiles",
+        Config(
+            B=2, S=200, H=128, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT",
+            kv_dtype="float8_e4m3", max_seq_len=200,
+        ),
+        "normal", 0, _CORNER, "a flat cache that takes two tiles of one sequence",
+    ),
+    Case(
+        "cte-layer-norm-ragged",
+        Config(B=1, S=100, H=640, I=128, norm="LAYER_NORM", gamma="bfloat16"),
+        "normal", 0, _CORNER, "LayerNorm over a last piece shorter than the others",
+    ),
+    Case(
+        "cte-rope-two-kv-heads",
+        Config(
+            B=1, S=100, H=256, I=640, fused_rope=True, rope_dtype="bfloat16", output_layout="NBSd", d_head=128,
+            num_q_heads=1, num_kv_heads=2,
+        ),
+        "normal", 0, _CORNER, "RoPE of several key heads in layout NBSd",
+    ),
+    Case(
+        "cte-skip-gamma-hidden",
+        Config(B=1, S=100, H=256, I=128, norm="RMS_NORM_SKIP_GAMMA", hidden_actual=200),
+        "normal", 0, _CORNER, "a mean over fewer elements than there are, without gamma",
+    ),
+    Case(
+        "cte-layer-norm-no-dma",
+        Config(
+            B=1, S=100, H=256, I=128, norm="LAYER_NORM", gamma="bfloat16", beta="bfloat16",
+            load_input_with_DMA_transpose=False,
+        ),
+        "normal", 0, _CORNER, "LayerNorm with beta where the tensor engine transposes",
+    ),
+    Case(
+        "cte-mx-layer-norm",
+        Config(
+            B=1, S=100, H=512, I=128, weight_dtype="float8_e4m3fn_x4", quantization="MX", norm="LAYER_NORM",
+            gamma="bfloat16", beta="bfloat16", generation="gen4",
+        ),
+        "normal", 0, _CORNER, "LayerNorm in front of MX",
+    ),
+    Case(
+        "tkg-norm-steps-residual",
+        Config(B=128, S=1, H=4224, I=128, fused_residual_add=True, norm="RMS_NORM", gamma="bfloat16"),
+        "normal", 0, _CORNER, "tokens normalised in several steps, residual kept",
+    ),
+    Case(
+        "tkg-norm-steps-hidden",
+        Config(B=128, S=1, H=4224, I=128, norm="RMS_NORM", gamma="bfloat16", hidden_actual=2000),
+        "normal", 0, _CORNER, "tokens normalised in several steps, mean over fewer elements",
+    ),
+    Case(
+        "tkg-32-tokens",
+        Config(B=32, S=1, H=512, I=256),
+        "exact_rounding", 0, _CORNER, "32 tokens: the last with four groups",
+    ),
+    Case("tkg-64-tokens", Config(B=64, S=1, H=512, I=256), "normal", 0, _CORNER, "64 tokens: the last with two groups"),
+    Case(
+        "tkg-ragged-groups",
+        Config(B=2, S=1, H=2816, I=256),
+        "heavy_tailed", 0, _CORNER, "a last block of tiles that its groups do not divide",
+    ),
+    Case(
+        "tkg-96",
+        Config(B=1, S=96, H=512, I=256, bias="bfloat16"),
+        "normal", 0, _CORNER, "96 tokens of a sequence: the last that decode takes",
+    ),
+    Case(
+        "tkg-128-tokens",
+        Config(B=2, S=64, H=512, I=256),
+        "normal", 0, _CORNER, "128 tokens: the last that decode takes",
+    ),
+    Case(
+        "tkg-residual-order",
+        Config(B=2, S=1, H=512, I=256, dtype="float32", weight_dtype="float32", fused_residual_add=True),
+        "normal", 0, _CORNER, "the order in which residuals are added",
+    ),
+    Case(
+        "cte-static-eps",
+        Config(
+            B=1, S=100, H=256, I=384, weight_dtype="float8_e4m3", quantization="STATIC", norm="RMS_NORM_SKIP_GAMMA",
+            norm_eps=0.3, d_head=128, num_q_heads=1, num_kv_heads=1,
+        ),
+        "normal", 0, _CORNER, "an eps that is no bfloat16",
+    ),
 )
 
 FLAGS = flags(
