@@ -148,14 +148,6 @@ class FuzzResult:
         }
 
 
-def added_up(results: Iterable[FuzzResult]) -> dict[str, FuzzResult]:
-    """One result per kernel, in the order in which kernels come first."""
-    sums: dict[str, FuzzResult] = {}
-    for one in results:
-        sums[one.kernel] = sums[one.kernel] + one if one.kernel in sums else one
-    return sums
-
-
 def worst_of(cases: Iterable[Worst]) -> tuple[Worst, ...]:
     """The worst case of each key, the nearest to its bound first."""
     kept: dict[tuple[str, str, bool], Worst] = {}

@@ -34,23 +34,6 @@ def prior_mask(tokens: Array, end: Array) -> NDArray[np.bool_]:
     return np.less(tokens.astype(np.float32)[None, :], np.asarray(end, np.float32)[:, None])
 
 
-def window_mask(tokens: Array, start: Array, end: Array) -> NDArray[np.bool_]:
-    """Keeps a window, possibly wrapped around a ring buffer: bool [..., keys] from starts and ends [...].
-
-    start <= end keeps start <= token < end; otherwise token >= start or token < end. For several queries the
-    end is that of the first one for all: the slots from there on hold tokens of an earlier lap, or nothing.
-    """
-    first, last = (np.asarray(bound, np.float32)[..., None] for bound in (start, end))
-    at = tokens.astype(np.float32)
-    after, before = at >= first, at < last
-    return np.where(first <= last, after & before, after | before)
-
-
-def causal_active(s_active: int) -> Mask:
-    """The usual mask among s active tokens, [s_key, s_query]: a query sees itself and what came before."""
-    return np.triu(np.ones((s_active, s_active), np.uint8))
-
-
 def decode_mask(prior: NDArray[np.bool_], active: Array, heads: int) -> Mask:
     """The mask [S, B, H, s] of a decode step, row = token.
 

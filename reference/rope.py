@@ -80,13 +80,6 @@ class RoundedRotation(NamedTuple):
     total: Array
 
 
-def rotate_rounded(
-    x: Array, cos: Array, sin: Array, layout: str, profile: NumericsProfile = DEFAULT
-) -> Array:
-    """The result of `rounded_rotation`."""
-    return rounded_rotation(x, cos, sin, layout, profile).total
-
-
 def rounded_rotation(
     x: Array,
     cos: Array,

@@ -20,9 +20,6 @@ Array = NDArray[Any]
 #: Outputs of one run: launch -> output -> array.
 Outputs = Mapping[str, Arrays]
 
-#: Sizes of the function tables: 'sample' in a session, 'exhaustive' on demand.
-TABLES = ("sample", "exhaustive")
-
 
 @dataclass(frozen=True)
 class Band:

@@ -26,7 +26,6 @@ class Generation:
     psum_bytes: int = 16384
     psum_bank_bytes: int = 2048
     partitions: int = 128
-    stationary_fmax: int = 128
 
 
 GENERATIONS = {

@@ -172,19 +172,6 @@ def same_elements(first: tuple[str, Tensor], second: tuple[str, Tensor]) -> None
         )
 
 
-def vector_operand(core: Core, role: str, value: Any, partitions: int) -> Any:
-    """A number as fp32, or a (P, 1) tensor as fp32 [P, 1]."""
-    if not isinstance(value, Tensor):
-        return np.float32(value)
-    tensor = check_compute(role, value)
-    if tensor.shape[0] != partitions or tensor.size != partitions:
-        raise MachineError(
-            "operand.vector", f"{tensor.shape} must hold one element for each of the {partitions} partitions",
-            operand=role, remedy="pass a number or a (P, 1) tile",
-        )
-    return core.read_float(role, tensor)
-
-
 @instruction("vector")
 def assign(core: Core, target: Tensor, value: Any) -> None:
     """`t[...] = value`: a copy of equal element count, or a fill."""

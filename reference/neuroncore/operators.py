@@ -27,7 +27,6 @@ class Operator:
     name: str
     kind: str  # "bitvec", "arithmetic", "unary" (arithmetic on one operand), "token" (bypass, average)
     reduces: bool = False
-    commutes: bool = False
     since: int = 2
 
     @property
@@ -49,23 +48,23 @@ OPERATORS: Mapping[str, Operator] = _table(
     Operator("invert", "bitvec"),
     Operator("left_shift", "bitvec"),
     Operator("right_shift", "bitvec"),
-    Operator("bitwise_and", "bitvec", reduces=True, commutes=True),
-    Operator("bitwise_or", "bitvec", reduces=True, commutes=True),
-    Operator("bitwise_xor", "bitvec", reduces=True, commutes=True),
-    Operator("add", "arithmetic", reduces=True, commutes=True),
+    Operator("bitwise_and", "bitvec", reduces=True),
+    Operator("bitwise_or", "bitvec", reduces=True),
+    Operator("bitwise_xor", "bitvec", reduces=True),
+    Operator("add", "arithmetic", reduces=True),
     Operator("subtract", "arithmetic", reduces=True),
-    Operator("multiply", "arithmetic", reduces=True, commutes=True),
-    Operator("maximum", "arithmetic", reduces=True, commutes=True),
-    Operator("minimum", "arithmetic", reduces=True, commutes=True),
-    Operator("equal", "arithmetic", commutes=True),
-    Operator("not_equal", "arithmetic", commutes=True),
+    Operator("multiply", "arithmetic", reduces=True),
+    Operator("maximum", "arithmetic", reduces=True),
+    Operator("minimum", "arithmetic", reduces=True),
+    Operator("equal", "arithmetic"),
+    Operator("not_equal", "arithmetic"),
     Operator("greater_equal", "arithmetic"),
     Operator("greater", "arithmetic"),
     Operator("less_equal", "arithmetic"),
     Operator("less", "arithmetic"),
-    Operator("logical_and", "arithmetic", reduces=True, commutes=True),
-    Operator("logical_or", "arithmetic", reduces=True, commutes=True),
-    Operator("logical_xor", "arithmetic", reduces=True, commutes=True),
+    Operator("logical_and", "arithmetic", reduces=True),
+    Operator("logical_or", "arithmetic", reduces=True),
+    Operator("logical_xor", "arithmetic", reduces=True),
     Operator("power", "arithmetic"),
     Operator("abs_max", "arithmetic", reduces=True, since=4),
     Operator("abs_min", "arithmetic", reduces=True, since=4),
@@ -79,7 +78,6 @@ OPERATORS: Mapping[str, Operator] = _table(
 )
 
 COMPARISONS = frozenset({"equal", "not_equal", "greater", "greater_equal", "less", "less_equal"})
-LOGICAL = frozenset({"logical_and", "logical_or", "logical_xor"})
 
 #: What people reach for, and what the hardware has instead.
 _INSTEAD = {

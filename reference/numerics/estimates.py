@@ -3,8 +3,8 @@
 An estimate takes float64 copies of float32 numbers and gives float64. Its error comes from two sources:
 
 - the library: np.exp, np.log, np.log1p, np.tanh, np.arctan and np.power differ between machines. They are
-  trusted to `LIBRARY_ULPS` units in the last place; implementations in use claim 4 or better. A test measures
-  the machine it runs on.
+  trusted to 32 units in the last place, from which `elementary` derives the bound of every function;
+  implementations in use claim 4 or better. A test measures the machine it runs on.
 - IEEE operations (half a unit each), and the truncation of our own series. Sine and cosine and the error
   function are our own: libraries differ too much near multiples of pi, and NumPy has no error function.
 
@@ -24,9 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-
-#: Error allowed to one call of a NumPy function, in units in the last place of float64.
-LIBRARY_ULPS = 32
 
 #: No function here differs from its limit in float32 beyond this argument, log, power and trigonometry apart.
 _FAR = 1000.0

@@ -70,11 +70,6 @@ class Question:
         """Default of the first field."""
         return self.parts[0].default
 
-    @property
-    def noise_class(self) -> bool:
-        """Whether the candidates differ by no more than accumulation noise (grade B spans them)."""
-        return any(part.envelope for part in self.parts)
-
 
 def _part(name: str, candidates: dict[Value, str], envelope: Iterable[Value] = ()) -> Part:
     """A part whose default is the first candidate listed."""

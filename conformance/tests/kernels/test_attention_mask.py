@@ -10,12 +10,10 @@ import pytest
 
 from reference.attention_mask import (
     block_rows,
-    causal_active,
     decode_mask,
     keep,
     position_mask,
     prior_mask,
-    window_mask,
 )
 from reference.numerics import DEFAULT
 from reference.numerics.cast import cast
@@ -48,29 +46,9 @@ def test_prior_tokens_are_kept_before_the_end_only() -> None:
     assert mask.astype(int).tolist() == [[0] * 6, [1, 1, 0, 0, 0, 0], [1] * 6, [1] * 6, [0] * 6]
 
 
-def test_a_window_keeps_its_tokens_also_around_the_end_of_a_ring() -> None:
-    tokens = np.arange(8)
-    for start, end in itertools.product(range(8), repeat=2):
-        wanted = [start <= k < end if start <= end else k >= start or k < end for k in range(8)]
-        assert window_mask(tokens, np.array(start), np.array(end)).tolist() == wanted
-
-
-def test_windows_of_several_queries_are_stacked() -> None:
-    mask = window_mask(np.arange(6), np.array([[1, 4], [0, 5]]), np.array([[3, 2], [0, 6]]))
-    assert mask.shape == (2, 2, 6)
-    assert mask[0, 1].astype(int).tolist() == [1, 1, 0, 0, 1, 1]
-    assert not mask[1, 0].any()
-
-
-def test_a_new_token_sees_itself_and_the_ones_before() -> None:
-    mask = causal_active(4)
-    for key, query in itertools.product(range(4), repeat=2):
-        assert mask[key, query] == (key <= query)
-
-
 def test_the_active_part_takes_the_last_slots() -> None:
     prior = np.array([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0]], bool)
-    mask = decode_mask(prior, causal_active(2), heads=3)
+    mask = decode_mask(prior, np.triu(np.ones((2, 2), np.uint8)), heads=3)
     assert mask.shape == (5, 2, 3, 2)
     assert mask.dtype == np.uint8
     for b, h, j in itertools.product(range(2), range(3), range(2)):
