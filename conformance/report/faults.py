@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
 
-#: Who looks, and which mutants it catches; the last two are what public suites have.
-JUDGES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
-    ("caught", lambda row: row["killed"]),
-    ("by what a device can be held to", lambda row: row["hardware"]),
-    ("by the public tolerance, any lane", lambda row: row["tolerance"]),
-    ("by the public tolerance, random normal data", lambda row: row["tolerance_on_normal"]),
-)
+#: Who looks, by the name under which a mutant's record says whether it was caught; the last two are what public
+#: suites have.
+JUDGES: Mapping[str, str] = {
+    "killed": "caught",
+    "hardware": "by what a device can be held to",
+    "outputs": "of these by outputs, not refusals",
+    "tolerance": "by the public tolerance, any lane",
+    "tolerance_on_normal": "by the public tolerance, random normal data",
+}
 
 
 def faults(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -23,18 +25,19 @@ def faults(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
     rows = document["mutants"]
     return {
         "count": len(rows),
-        "judges": [name for name, _ in JUDGES],
-        "totals": _counts(rows),
+        "judges": list(JUDGES.values()),
+        "totals": dict(zip(JUDGES, _counts(rows), strict=True)),
         "kernels": _by(rows, "kernel"),
         "classes": _by(rows, "class"),
         "gates": _gates(rows),
         "survivors": [row for row in rows if not row["killed"] or row["complaints"]],
         "unseen": [row for row in rows if row["survives"]],
+        "refused": [row for row in rows if row["stops"] and row["refused"]],
     }
 
 
 def _counts(rows: Sequence[Row]) -> list[int]:
-    return [sum(map(caught, rows)) for _, caught in JUDGES]
+    return [sum(row[judge] for row in rows) for judge in JUDGES]
 
 
 def _by(rows: Sequence[Row], what: str) -> list[dict[str, Any]]:

@@ -31,8 +31,9 @@ _CASE = {
 }  # fmt: skip
 _MUTANT = {
     "id": str, "kernel": str, "class": str, "title": str, "case": str, "killed": bool, "hardware": bool,
-    "tolerance": bool, "tolerance_on_normal": bool, "gates": Each(bool), "point": str, "survives": _TEXTS,
-    "complaints": _TEXTS, "sights": [{"lane": str, "faults": Each(str), "asked": _TEXTS}],
+    "outputs": bool, "stops": bool, "refused": str, "tolerance": bool, "tolerance_on_normal": bool,
+    "gates": Each(bool), "point": str, "survives": _TEXTS, "complaints": _TEXTS,
+    "sights": [{"lane": str, "faults": Each(str), "asked": _TEXTS}],
 }  # fmt: skip
 _VARIANT = {"kernel": str, "case": str, "profile": str, "passed": bool, "missed": str}
 _FUZZED = {

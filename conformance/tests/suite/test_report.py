@@ -188,7 +188,8 @@ def test_the_largest_share_of_a_bound_is_kept_with_its_case() -> None:
 def mutant(name: str, lane: str, faults: dict[str, str], asked: list[str], **more: Any) -> dict[str, Any]:
     plain = {
         "id": name, "kernel": KERNEL, "class": "clamp", "title": f"<b>{name}</b>", "case": "plain", "killed": True,
-        "hardware": True, "tolerance": False, "tolerance_on_normal": False, "gates": dict.fromkeys(asked, True),
+        "hardware": True, "outputs": True, "stops": False, "refused": "", "tolerance": False,
+        "tolerance_on_normal": False, "gates": dict.fromkeys(asked, True),
         "point": "sum", "survives": [], "complaints": [],
         "sights": [{"lane": lane, "faults": faults, "asked": asked}],
     }  # fmt: skip
@@ -203,12 +204,14 @@ def planted(*rows: dict[str, Any], variants: tuple[dict[str, Any], ...] = (), **
 
 def test_the_kill_table_counts_judges_gates_and_lanes() -> None:
     rows = [
-        mutant("one", "exact", {"exact": "x"}, ["exact", "D"]),
+        mutant("one", "exact", {"exact": "x"}, ["exact", "D"], outputs=False, stops=True, refused="no such address"),
         mutant("two", "normal", {"C": "y", "D": "z"}, ["C", "D"], tolerance=True, tolerance_on_normal=True),
-        mutant("three", "normal", {}, ["C", "D"], hardware=False, survives=["it shows in no value"]),
+        mutant("three", "normal", {}, ["C", "D"], hardware=False, outputs=False, survives=["in no value"]),
     ]
     made = document(Sources(checked(row(0)), mutants=planted(*rows)))
-    assert made["faults"]["totals"] == [3, 2, 1, 1]
+    totals = {"killed": 3, "hardware": 2, "outputs": 1, "tolerance": 1, "tolerance_on_normal": 1}
+    assert made["faults"]["totals"] == totals
+    assert [row["id"] for row in made["faults"]["refused"]] == ["one"]
     table = made["faults"]["gates"]
     cells = {
         (line["lane"], gate): cell
@@ -221,7 +224,8 @@ def test_the_kill_table_counts_judges_gates_and_lanes() -> None:
     }  # fmt: skip
     text = page(made)
     assert "3 of 3 planted faults caught, 2 of them by what a device can be held to" in text
-    assert "it shows in no value" in text
+    assert "in no value" in text
+    assert "no such address" in text
     assert "<b>one</b>" not in text
 
 
