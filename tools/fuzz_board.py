@@ -28,6 +28,10 @@ class Board:
         """Takes new sums over."""
         self._sums |= sums
 
+    def end_at(self, until: float | None) -> None:
+        """The time has begun to run."""
+        self._until = until
+
     def __rich__(self) -> Table:
         table = results_table(self._title())
         for kernel, found in self._sums.items():
@@ -55,10 +59,23 @@ def results_table(title: str = "") -> Table:
     """An empty table for rows of `cells`."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     table.add_column("kernel")
-    for name in ("cases", "refusals", "spoiled", "worst share", "pairs", "seconds"):
+    for name in ("cases", "refusals", "spoiled", "worst share", "pairs", "work in s"):
         table.add_column(name, justify="right")
     table.add_column("")
     return table
+
+
+def is_complete(found: FuzzResult) -> bool:
+    """Whether every pair of options that a legal config can have was run."""
+    return found.coverage.pairs <= found.coverage.covered
+
+
+def _verdict(found: FuzzResult) -> str:
+    if not found.passed:
+        return f"[red]findings: {len(found.findings)}[/red]"
+    if not is_complete(found):
+        return "[red]pairs incomplete[/red]"
+    return f"[green]nothing found[/green]{f', remarks: {len(found.remarks)}' if found.remarks else ''}"
 
 
 def cells(found: FuzzResult) -> tuple[Any, ...]:
@@ -66,9 +83,8 @@ def cells(found: FuzzResult) -> tuple[Any, ...]:
     share = "-" if found.worst_share is None else f"{found.worst_share:.3f}"
     known = len(found.coverage.pairs)
     pairs = f"{len(found.coverage.covered & found.coverage.pairs)}/{known}" if known else "-"
-    verdict = "[green]nothing found[/green]" if found.passed else f"[red]findings: {len(found.findings)}[/red]"
     refused = str(found.refusals), str(found.spoiled)
-    return found.kernel, str(found.examples), *refused, share, pairs, f"{found.seconds:.1f}", verdict
+    return found.kernel, str(found.examples), *refused, share, pairs, f"{found.seconds:.1f}", _verdict(found)
 
 
 def _clock(seconds: float) -> str:

@@ -179,6 +179,35 @@ def test_a_kernel_that_has_shown_a_fault_is_left_alone_and_others_go_on() -> Non
     assert [(job.illegal, job.replay) for job in jobs if job.illegal] == [(600, True)] * 2
 
 
+def test_pairs_are_run_before_the_clock_begins(command: CommandLine) -> None:
+    """Less time than one case takes: nothing is drawn, and every pair is covered."""
+    command.judge(dataclasses.replace(scaled_add.SUBJECT, flags=FLAGS))
+    document = _results(command, "--minutes", "0.000001")
+    coverage = document["results"][0]["coverage"]
+    assert (coverage["pairs"], coverage["covered"], document["passed"]) == (16, 16, True)
+
+
+def test_a_pair_that_no_case_met_is_not_passed(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    command.judge(dataclasses.replace(scaled_add.SUBJECT, flags=FLAGS))
+    whole = fuzz.fuzz_kernel
+
+    def halved(*given: Any, **named: Any) -> FuzzResult:
+        found = whole(*given, **named)
+        met = frozenset(sorted(found.coverage.covered)[::2])
+        return dataclasses.replace(found, coverage=dataclasses.replace(found.coverage, covered=met))
+
+    monkeypatch.setattr(fuzz, "fuzz_kernel", halved)
+    answer = command(*FUZZ, "--examples", "1", "--json", "fuzz.json")
+    assert answer.code == 1
+    assert "pairs incomplete" in answer.out
+    assert not json.loads(Path("fuzz.json").read_text())["passed"]
+
+
+def test_time_is_that_of_the_clock(command: CommandLine) -> None:
+    started = time.monotonic()
+    assert 0 < _results(command, "--examples", "10")["seconds"] <= time.monotonic() - started
+
+
 def test_the_board_counts_down_and_shows_every_kernel() -> None:
     board = Board(["qkv", "scaled_add"], time.time() + 90, 17)
     coverage = Coverage(frozenset({"a", "b"}), frozenset({"a"}))
@@ -196,3 +225,13 @@ def test_bad_input(command: CommandLine) -> None:
     foreign = command(*FUZZ, "--keep-worst", "--kernel", "conformance.tests.suite.scaled_add:kernel")
     assert foreign.code == 2
     assert "--keep-worst keeps cases of this project's own kernels" in foreign.err
+    Path("kept").write_text("")
+    for words, told in (
+        (("--minutes", "0"), "--minutes 0 is no time"),
+        (("--minutes", "-1"), "--minutes -1 is no time"),
+        (("--minutes", "1", "--examples", "5"), "--examples and --minutes each say when to end"),
+        (("--database", "kept"), "--database kept is a file"),
+    ):
+        answer = command(*FUZZ, *words)
+        assert (answer.code, answer.out) == (2, "")
+        assert told in answer.err
