@@ -154,7 +154,7 @@ class _Child:
     def __init__(self, path: tuple[str, ...], variables: Mapping[str, str]) -> None:
         self._channel, theirs = socket.socketpair()
         # Kept open here: its last lines are all there is to learn of a child that dies.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the child)
         self._marked = 0
         with theirs:
             self._process = subprocess.Popen(

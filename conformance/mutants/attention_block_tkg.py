@@ -93,7 +93,7 @@ MUTANTS = (
     ),
     _mutant(
         "rounding", "raw-sums-wide", "raw sums of quantized products stay in fp32",
-        'partial = nl.ndarray((shape.T, width), dtype=io, name', 'partial = nl.ndarray((shape.T, width), dtype=nl.float32, name',  # noqa: E501
+        'partial = nl.ndarray((shape.T, width), dtype=io, name', 'partial = nl.ndarray((shape.T, width), dtype=nl.float32, name',  # noqa: E501  (a line of the kernel, as it stands)
         _cfg(_STATIC), "partial", "AB21", file=_QKV,
         also=(_cfg(_STATIC + ",skip_attention=true,cos=null,sin=null", "exact_rounding"),),
     ),
@@ -364,7 +364,7 @@ MUTANTS = (
     _mutant(
         "mask", "slots-beyond-context", "the context begins one slot late where the cache is longer",
         "    first = plan.first_token(load.f)\n    part",
-        "    first = min(plan.first_token(load.f) + 1, cache.shape[token_axis + 1] - plan.key_tiles(load.f) * P)\n    part",  # noqa: E501
+        "    first = min(plan.first_token(load.f) + 1, cache.shape[token_axis + 1] - plan.key_tiles(load.f) * P)\n    part",  # noqa: E501  (a line of the kernel, as it stands)
         _cfg("", S_max=300), "score", "AB25", file=_LOAD,
     ),
     _mutant(

@@ -32,7 +32,7 @@ def attention_tkg(
     DBG_TENSORS=None,
 ):
     """As the library's; `sbm` None becomes an allocator that leaves addresses to the compiler."""
-    if sbm == None:  # noqa: E711
+    if sbm == None:  # noqa: E711  (kernels have no `is`)
         sbm = SbufManager(0, nl.tile_size.total_available_sbuf_size, use_auto_alloc=True)
     return library_attention_tkg(
         q,

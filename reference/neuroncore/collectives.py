@@ -9,7 +9,7 @@ Sources: API fact sheet section 7; numerics fact sheet section 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -290,7 +290,10 @@ def _reduced(core: Core, parts: list[Array], target: Tensor, op: Any) -> Array:
         raise MachineError(
             "collective.op", f"nl.{name}: only nl.add, nl.minimum and nl.maximum", operand="op"
         )
-    combine: Callable[[Array, Array], Array] = lambda a, b: BINARY[name](a, b, core.profile)  # noqa: E731
+
+    def combine(a: Array, b: Array) -> Array:
+        return BINARY[name](a, b, core.profile)
+
     total = reduce(combine, [to_float32(part, target.fmt) for part in parts])
     return cast(total, target.fmt, core.profile)
 

@@ -74,7 +74,7 @@ class CteTable:
         share = to(1 / (self.config.hidden_actual or self.config.H), "float32")
         return inverse_root(add(multiply(squares, share), self.eps()))
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def moments(self, t: int) -> tuple[float, float]:
         """Mean and variance out of halves of 512 columns, every operation rounded to float32."""
         parts = []
@@ -100,7 +100,7 @@ class CteTable:
             value = add(value, -self.moments(t)[0])
         return to(multiply(value, self.root(t)), self.C)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def operand(self, t: int, h: int) -> float:
         value = self.normalized(t, h)
         if self.config.gamma is None:
@@ -110,7 +110,7 @@ class CteTable:
             value = add(value, self.inputs["layer_norm_bias"][0][h])
         return to(value, self.C)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def factor(self, t: int, h: int) -> Fraction:
         """What the PE multiplies the weight with."""
         if self.config.quantization == "NONE":
@@ -123,7 +123,7 @@ class CteTable:
         byte, codes = mx_group(group)
         return codes[h % 32] * Fraction(2) ** (byte - 127)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def product(self, t: int, i: int) -> float:
         depth = {"NONE": 128, "STATIC": 256, "MX": 512}[self.config.quantization]
         accumulated = None
@@ -139,7 +139,7 @@ class CteTable:
         value = self.weight[h][i]
         return Fraction(to(value, self.C)) if self.config.quantization == "NONE" else Fraction(value)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def projected(self, t: int, i: int) -> float:
         value = self.product(t, i)
         if self.config.quantization == "STATIC":

@@ -72,11 +72,11 @@ class Table:
         share = to(1 / (self.config.hidden_actual or self.config.H), "float32")
         return inverse_root(add(multiply(self.statistic("norm_total", t), share), eps))
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def part(self, t: int, p: int) -> float:
         return total(multiply(self.x(t, h), self.x(t, h)) for h in self.columns(p))
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def sum(self, t: int, p: int) -> float:
         return total(self.x(t, h) for h in self.columns(p))
 
@@ -101,7 +101,7 @@ class Table:
         inverse = by_hand.reciprocal(self.inputs["qkv_in_scale"][0][0])
         return to(multiply(self.y(t, h), inverse), self.io)
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  (tables are small and live for one test)
     def operand(self, t: int, h: int) -> float:
         if self.config.quantization != "STATIC":
             return self.y(t, h)

@@ -66,7 +66,7 @@ def test_older_argument_order() -> None:
 )
 def test_scales_are_ones(options: dict[str, Any], rule: str | None) -> None:
     a = np.ones((2, 2), np.float32)
-    kernel = lambda a: added(a, a, **options)  # noqa: E731
+    kernel = lambda a: added(a, a, **options)  # noqa: E731  (a kernel of one line)
     if rule is None:
         run(kernel, a)
     else:

@@ -182,7 +182,7 @@ A = np.arange(6, dtype=np.float32).reshape(2, 3)
     ],
 )
 def test_modes(options: dict[str, Any], generation: str, rule: str | None) -> None:
-    kernel = lambda a: moded(a, **options)  # noqa: E731
+    kernel = lambda a: moded(a, **options)  # noqa: E731  (a kernel of one line)
     if rule is None:
         assert (run(kernel, A, generation=generation) == A).all()
     else:
@@ -248,7 +248,7 @@ def test_indices_on_one_axis_count_single_elements() -> None:
 def test_rows_outside_are_skipped_or_refused(bad: int) -> None:
     table = V.reshape(10, 3)
     dtype = np.uint32 if bad > 2**31 else np.int32
-    skip = lambda v, i: gather(v, i, 3, 3, oob_mode=nisa.oob_mode.skip)  # noqa: E731
+    skip = lambda v, i: gather(v, i, 3, 3, oob_mode=nisa.oob_mode.skip)  # noqa: E731  (a kernel of one line)
     got = run(skip, table, index([1, bad, 0], dtype))
     assert got.tolist() == [[3, 4, 5], [-1, -1, -1], [0, 1, 2]]
     error = refusal(lambda v, i: gather(v, i, 3, 3), table, index([1, bad, 0], dtype))
@@ -277,7 +277,7 @@ def test_a_row_that_is_half_outside_is_left_out_whole() -> None:
 
 def test_skipped_rows_keep_large_integers() -> None:
     table = np.array([[2**31 - 1, 2**24 + 1]], np.int32)
-    kernel = lambda v, i: gather(v, i, 2, 2, 2**24 + 3, oob_mode=nisa.oob_mode.skip)  # noqa: E731
+    kernel = lambda v, i: gather(v, i, 2, 2, 2**24 + 3, oob_mode=nisa.oob_mode.skip)  # noqa: E731  (a kernel of one line)
     assert run(kernel, table, index([0, 5])).tolist() == [[2**31 - 1, 2**24 + 1], [2**24 + 3, 2**24 + 3]]
 
 
@@ -396,7 +396,7 @@ def test_scalar_offset_on_chip(skip: bool) -> None:
 
 def test_vector_offsets_need_software_descriptors_hbm_and_an_index_on_chip() -> None:
     table = V.reshape(10, 3)
-    hardware = lambda v, i: gather(v, i, 2, 3, dge_mode=nisa.dge_mode.hwdge)  # noqa: E731
+    hardware = lambda v, i: gather(v, i, 2, 3, dge_mode=nisa.dge_mode.hwdge)  # noqa: E731  (a kernel of one line)
     assert refusal(hardware, table, index([1, 2])).rule == "dma.dge"
 
     def from_hbm(v: Any, i: Any) -> None:

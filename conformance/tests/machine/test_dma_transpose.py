@@ -47,9 +47,9 @@ def test_no_other_permutation(axes: tuple[int, ...]) -> None:
 
 def test_shape_and_dtype_must_be_the_permuted_ones() -> None:
     a = np.zeros((2, 3), np.float32)
-    wrong_shape = lambda a: nisa.dma_transpose(nl.ndarray((2, 3), nl.float32), a)  # noqa: E731
-    wrong_rank = lambda a: nisa.dma_transpose(nl.ndarray((3, 1, 2), nl.float32), a)  # noqa: E731
-    wrong_dtype = lambda a: nisa.dma_transpose(nl.ndarray((3, 2), nl.bfloat16), a)  # noqa: E731
+    wrong_shape = lambda a: nisa.dma_transpose(nl.ndarray((2, 3), nl.float32), a)  # noqa: E731  (a kernel of one line)
+    wrong_rank = lambda a: nisa.dma_transpose(nl.ndarray((3, 1, 2), nl.float32), a)  # noqa: E731  (a kernel of one line)
+    wrong_dtype = lambda a: nisa.dma_transpose(nl.ndarray((3, 2), nl.bfloat16), a)  # noqa: E731  (a kernel of one line)
     assert refusal(wrong_shape, a).rule == "dma.shape"
     assert refusal(wrong_rank, a).rule == "dma.shape"
     assert refusal(wrong_dtype, a).rule == "dma.dtype"
@@ -79,7 +79,7 @@ def test_limits_of_hardware_descriptors(shape: tuple[int, ...], dtype: Any, lega
         run(kernel, a)
     else:
         assert refusal(kernel, a).rule == "dma.hwdge_transpose"
-        kernel_by_choice = lambda a: turned(a, order) if a.shape[-1] <= 128 else None  # noqa: E731
+        kernel_by_choice = lambda a: turned(a, order) if a.shape[-1] <= 128 else None  # noqa: E731  (a kernel of one line)
         run(kernel_by_choice, a)
 
 
@@ -134,7 +134,7 @@ def test_four_axes_with_gathered_blocks() -> None:
 def test_rows_outside_leave_the_destination_alone() -> None:
     v = table(20, 4)
     rows = [0, 20, 5, 2**32 - 1, *range(12)]
-    skip = lambda v, i: gathered(v, i, 16, nisa.oob_mode.skip, 7.0)  # noqa: E731
+    skip = lambda v, i: gathered(v, i, 16, nisa.oob_mode.skip, 7.0)  # noqa: E731  (a kernel of one line)
     got = run(skip, v, index(rows, (16, 1)))
     expected = np.stack([v[r] if r < 20 else np.full(4, 7, np.float16) for r in rows], axis=1)
     assert (bits(got) == bits(expected)).all()

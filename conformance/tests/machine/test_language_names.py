@@ -75,7 +75,7 @@ def test_versions_order_against_ints_and_each_other(generation: str, version: in
 
 
 def test_ndarray_serves_annotations() -> None:
-    def helper(x: nl.ndarray | None, y: Optional[nl.ndarray] = None) -> nl.NkiTensor:  # noqa: UP045
+    def helper(x: nl.ndarray | None, y: Optional[nl.ndarray] = None) -> nl.NkiTensor:  # noqa: UP045  (the old spelling is what is asked)
         assert isinstance(x, nl.ndarray)
         assert isinstance(x, nl.NkiTensor)
         return x

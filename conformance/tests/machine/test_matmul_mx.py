@@ -85,7 +85,7 @@ def packed(shape: tuple[int, int], dtype: str, seed: int) -> NDArray[Any]:
 def test_ones_with_neutral_and_doubled_scales() -> None:
     data = np.full((32, 2), 0x38383838, np.uint32)
     neutral, doubled = np.full((4, 2), 127, np.uint8), np.full((4, 2), 128, np.uint8)
-    kernel = lambda a, b, s, t: multiply(a, b, s, t, "float8_e4m3fn_x4", "float8_e4m3fn_x4")  # noqa: E731
+    kernel = lambda a, b, s, t: multiply(a, b, s, t, "float8_e4m3fn_x4", "float8_e4m3fn_x4")  # noqa: E731  (a kernel of one line)
     assert (run(kernel, data, data, neutral, neutral, generation="gen4") == 128).all()
     assert (run(kernel, data, data, doubled, neutral, generation="gen4") == 256).all()
 
@@ -177,7 +177,7 @@ def test_shapes(rows: int, columns: int, rule: str | None) -> None:
     data = np.zeros((rows, columns), np.uint32)
     scales = np.full((128, columns), 127, np.uint8)
     kind = "float8_e4m3fn_x4"
-    kernel = lambda *args: multiply(*args, kind, kind)  # noqa: E731
+    kernel = lambda *args: multiply(*args, kind, kind)  # noqa: E731  (a kernel of one line)
     if rule is None:
         run(kernel, data, data, scales, scales, generation="gen4")
     else:
@@ -187,9 +187,9 @@ def test_shapes(rows: int, columns: int, rule: str | None) -> None:
 def test_needs_gen4_packed_operands_and_all_scales() -> None:
     data, scales = np.zeros((64, 2), np.uint32), np.full((128, 2), 127, np.uint8)
     kind = "float8_e4m3fn_x4"
-    kernel = lambda *args: multiply(*args, kind, kind)  # noqa: E731
+    kernel = lambda *args: multiply(*args, kind, kind)  # noqa: E731  (a kernel of one line)
     assert refusal(kernel, data, data, scales, scales, generation="gen3").rule == "generation"
-    plain = lambda *args: multiply(*args, "uint32", kind)  # noqa: E731
+    plain = lambda *args: multiply(*args, "uint32", kind)  # noqa: E731  (a kernel of one line)
     assert refusal(plain, data, data, scales, scales, generation="gen4").rule == "matmul.dtype"
     assert refusal(kernel, data, data, scales[:8], scales, generation="gen4").rule == "matmul.scale"
 

@@ -57,7 +57,7 @@ def test_store_keeps_the_low_bits_of_integers_and_rounds_floats() -> None:
 
 
 def test_a_whole_float_loads_and_a_broken_one_does_not() -> None:
-    kernel = lambda a: stored(nisa.register_load(nisa.register_alloc(), a[0:1]))  # noqa: E731
+    kernel = lambda a: stored(nisa.register_load(nisa.register_alloc(), a[0:1]))  # noqa: E731  (a kernel of one line)
     assert run(kernel, np.array([3.0], np.float32)) == 3
     assert refusal(kernel, np.array([3.5], np.float32)).rule == "register.load"
 
@@ -186,7 +186,7 @@ def test_while_loop_goes_on_with_the_register_its_body_returns(loop: Any) -> Non
 
 
 def test_induction_registers_are_frozen() -> None:
-    body = lambda index: nisa.register_move(index, 1)  # noqa: E731
+    body = lambda index: nisa.register_move(index, 1)  # noqa: E731  (the body of a loop)
     error = refusal(lambda a: nl.fori_loop(0, 1, body), A)
     assert (error.rule, isinstance(error, AssertionError)) == ("register.frozen", True)
 

@@ -17,7 +17,7 @@ from reference.numerics.alu import BINARY, BITWISE, INTEGER, UNARY, multiply_add
 from reference.numerics.profile import DEFAULT
 
 Array = NDArray[Any]
-N, I = np.nan, np.inf  # noqa: E741
+N, I = np.nan, np.inf  # noqa: E741  (I as in infinity)
 
 
 def f32(*values: float) -> Array:

@@ -33,7 +33,7 @@ from reference.numerics.elementary import FUNCTIONS, activate, prelu, sin_engine
 from reference.numerics.profile import DEFAULT
 
 Array = NDArray[Any]
-I = np.inf  # noqa: E741
+I = np.inf  # noqa: E741  (I as in infinity)
 CERTIFIED = [name for name, row in FUNCTIONS.items() if row.bound is not None]
 #: Functions that go on changing however large the argument.
 UNBOUNDED = {"log", "sin", "cos", "tan", "arctan", "rsqrt"}

@@ -214,12 +214,14 @@ def _one_loud_column(rng: np.random.Generator) -> tuple[Array, Array]:
 
 def _ties(rng: np.random.Generator) -> tuple[Array, Array]:
     """bfloat16 numbers of one binade: many sums need exactly one bit more than float32 has."""
-    return tuple((1 + rng.random((128, n))).astype(np.float32).astype(BF16) for n in (12, 20))  # type: ignore
+    a, b = ((1 + rng.random((128, n))).astype(np.float32).astype(BF16) for n in (12, 20))
+    return a, b
 
 
 def _integers(rng: np.random.Generator) -> tuple[Array, Array]:
     """Small integers: exact zeros that exponents alone prove."""
-    return tuple(rng.integers(-2, 3, (20, n)).astype(np.float32).astype(BF16) for n in (12, 20))  # type: ignore
+    a, b = (rng.integers(-2, 3, (20, n)).astype(np.float32).astype(BF16) for n in (12, 20))
+    return a, b
 
 
 BUILDS = [_orthogonal, _nearly_orthogonal, _one_loud_column, _ties, _integers]

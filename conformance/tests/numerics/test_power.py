@@ -14,7 +14,7 @@ from reference.numerics.certify import nearest_float32
 from reference.numerics.power import attempt_power, dyadic_power, is_exact_power, power
 
 Array = NDArray[Any]
-I, N = np.inf, np.nan  # noqa: E741
+I, N = np.inf, np.nan  # noqa: E741  (I as in infinity)
 
 
 def f32(*values: float) -> Array:

@@ -144,7 +144,8 @@ def drawn() -> Callable[[Call, Arrays], Arrays]:
 
 
 def _operands(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(call.arguments[name], np.float64) for name in ("stationary", "moving"))  # type: ignore
+    stationary, moving = (np.asarray(call.arguments[name], np.float64) for name in ("stationary", "moving"))
+    return stationary, moving
 
 
 def _chained(

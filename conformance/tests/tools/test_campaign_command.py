@@ -81,7 +81,7 @@ def wait_until(what: Callable[[], bool], process: subprocess.Popen[str]) -> None
 @needs_ray
 def test_a_killed_worker_and_then_a_killed_driver_lose_no_result_and_double_none(tmp_path: Path, gate: Path) -> None:
     ledger = tmp_path / "ledger"
-    waiting = lambda: {int(file.name.rpartition("-")[2]) for file in gate.glob("waiting-*")}  # noqa: E731
+    waiting = lambda: {int(file.name.rpartition("-")[2]) for file in gate.glob("waiting-*")}  # noqa: E731  (asked again and again)
     first = started(ledger)
     try:
         wait_until(lambda: len(rows(ledger)) == len(FREE) and len(waiting()) == 2, first)

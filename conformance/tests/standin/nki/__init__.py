@@ -10,7 +10,7 @@ from reference.dropin import HOME
 # isa.py beside this file is there to be found, never imported: the machine's modules come first.
 __path__.insert(0, str(HOME))
 
-from nki import (  # noqa: E402
+from nki import (  # noqa: E402  (found through the path that was put first)
     collectives,
     compiler,
     dtype,
@@ -23,7 +23,7 @@ from nki import (  # noqa: E402
     tensor,
     typing,
 )
-from nki.play import Kernel, jit, simulate  # noqa: E402
+from nki.play import Kernel, jit, simulate  # noqa: E402  (likewise)
 
 STAND_IN = True
 __version__ = "0.6.0+stand-in"
