@@ -32,6 +32,8 @@ _SHIFT = 384.0
 _STEPS, _STEP = 8, 32.0
 #: Deviation of normal scores: weights of a row differ by orders of magnitude, none rules alone.
 _DEVIATION = 1.5
+#: Keys at the edges of an 8-bit float are about as much larger than normal ones, and queries as much smaller.
+_EDGE = 2.0**7
 #: Lanes whose scores obey a relation, which a scale would bend.
 RELATED = (*lanes.EXACT_LANES, "one_hot", "rising", "shift")
 #: Largest values of lane exact_rounding: whole numbers that both 8-bit formats, and that bfloat16, hold one and all.
@@ -67,7 +69,9 @@ def build(config: Config, lane: str, seed: int) -> dict[str, Array]:
 
 
 def fits(config: Config, lane: str) -> bool:
-    """Whether the lane can be built: relations need plain scores, ties also a key that all queries see."""
+    """Whether it can be built: edges need 8-bit caches, relations plain scores, ties a key that all queries see."""
+    if lane == "fp8_edge":
+        return config.kv_dtype != "bfloat16"
     if lane not in RELATED:
         return True
     alone = lane in (*lanes.EXACT_LANES, "one_hot") and 0 < config.sliding_window < config.seqlen_q
@@ -121,13 +125,16 @@ def _logical(
 ) -> tuple[Array, Array, Array]:
     c = config
     shape = (c.batch, lengths.prior + c.seqlen_q, c.num_kv_heads, c.d_head)
-    v = lanes.fill("one_sided" if lane == "one_sided" else "normal", stream.child("v"), shape, c.kv_dtype)
+    kind = lane if lane in ("heavy_tailed", "fp8_edge") else "normal"
+    v = lanes.fill("one_sided" if lane == "one_sided" else kind, stream.child("v"), shape, c.kv_dtype)
     if lane not in RELATED:
         factor = _DEVIATION / math.sqrt(c.d_head)
         if c.scale and math.isfinite(c.scale):
             factor /= abs(c.scale)
+        if lane == "fp8_edge":
+            factor /= _EDGE
         q = lanes.fill("normal", stream.child("q"), (c.rows, c.seqlen_q, c.d_head), c.dtype, factor)
-        return q, lanes.fill("normal", stream.child("k"), shape, c.kv_dtype), v
+        return q, lanes.fill(kind, stream.child("k"), shape, c.kv_dtype), v
     q = np.zeros((c.rows, c.seqlen_q, c.d_head), np.float32)
     k = np.zeros(shape, np.float32)
     exact = np.zeros(shape, np.float32)

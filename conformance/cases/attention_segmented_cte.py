@@ -11,6 +11,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conformance import lanes
 from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_segmented_inputs import build, fits
 from conformance.cases._attention_segmented_spoilings import SPOILINGS
@@ -29,10 +30,14 @@ from reference.contracts.attention_segmented_cte import (
     refusal,
     results,
 )
+from reference.numerics.cast import to_float32
 
 Arrays = dict[str, NDArray[Any]]
 
-LANES = ("normal", "exact", "exact_rounding", "one_sided", "rising", "shift", "one_hot", "pages", "poison")
+LANES = (
+    "normal", "exact", "exact_rounding", "one_sided", "rising", "shift", "one_hot", "pages", "poison", "fp8_edge",
+    "heavy_tailed",
+)  # fmt: skip
 
 #: What a query that sees nothing has: a maximum of -2**127 and a sum of 2**-126.
 OUTPUTS = (
@@ -140,8 +145,11 @@ def call(config: Config, inputs: Arrays, implementation: Callable[..., Any]) -> 
 
 def unrounded(config: Config, lane: str, seed: int) -> Arrays:
     """The caches as they are drawn, before the one rounding into their dtype."""
-    found = build(dataclasses.replace(config, kv_dtype="float32"), lane, seed)
-    return {name: found[name] for name in ("k_cache", "v_cache")}
+    # Edges of a format are of it before anything is rounded.
+    edges = lane == "fp8_edge"
+    found = build(config if edges else dataclasses.replace(config, kv_dtype="float32"), lane, seed)
+    caches = {name: to_float32(found[name]) for name in ("k_cache", "v_cache")}
+    return {name: lanes.before_rounding(lane, cache, config.kv_dtype) for name, cache in caches.items()}
 
 
 def _bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
@@ -241,6 +249,8 @@ CATALOG = (
     _case("padded-pages", "poison", seed=3, **_sized(3, 1, 256, 16, 256, 400, 64)),
     _case("poison", "poison", **_FP8, **_ODD | {"num_kv_heads": 3}),
     _case("poison-window", "poison", **_WINDOW, **_sized(1, 2, 128, 16, 256, 400, 64)),
+    _case("fp8-edge", "fp8_edge", **_FP8, **_sized(1, 2, 128, 16, 256, 400, 64)),
+    _case("heavy-tailed", "heavy_tailed", sink="float32", **_sized(1, 2, 128, 16, 256, 400, 64)),
     _case("prefill-6k", tags=_CHECK, note="8 heads over one KV head", **_LLAMA),
     _case("prefill-6k-128", tags=_CHECK, sink="float32", **_TWO_HEADS),
     _case("prefill-window", tags=_CHECK, sliding_window=1024, **_WINDOWED_128),

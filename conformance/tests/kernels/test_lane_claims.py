@@ -226,6 +226,16 @@ def test_in_lane_fp8_edge_values_come_to_the_cast_at_the_edges_of_its_format(
         assert max(shares["normal"]) < 0.05
 
 
+def test_in_lane_fp8_edge_the_caches_that_are_read_hold_edges_of_their_format() -> None:
+    subject = kernel("attention_segmented_cte")
+    for config in _configs(subject.name, "fp8_edge", 3):
+        for cache in ("k_cache", "v_cache"):
+            # Seed 0 fills all blocks but a few with tokens.
+            found = {lane: values64(subject.build(config, lane, 0)[cache]) for lane in ("fp8_edge", "normal")}
+            shares = {lane: float(np.isin(np.abs(x), np.asarray(FP8_EDGES)).mean()) for lane, x in found.items()}
+            assert shares["fp8_edge"] > 0.4 > 0.1 > shares["normal"], (config, cache)
+
+
 def _casts_new_keys(name: str, config: Any) -> bool:
     """Whether keys become FP8 that were nothing of the kind before, with room for more than a few edges."""
     if name == "qkv":
@@ -284,7 +294,7 @@ def test_in_lane_mx_edge_blocks_end_at_edges_and_one_holds_a_nan() -> None:
 def test_in_lane_heavy_tailed_what_a_kernel_reads_has_heavy_tails() -> None:
     for name, tensor in (
         ("qkv", "input"), ("attention_tkg", "v_prior"), ("output_projection_tkg", "attention"),
-        ("attention_block_tkg", "X"),
+        ("attention_block_tkg", "X"), ("attention_segmented_cte", "v_cache"), ("attention_segmented_cte", "k_cache"),
     ):  # fmt: skip
         subject = kernel(name)
         (config,) = _configs(name, "heavy_tailed", 0)
