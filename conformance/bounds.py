@@ -199,7 +199,8 @@ def _mean(
     sums = np.add.reduce(np.where(free, values, 0.0), axis=alike) if alike else np.where(free, values, 0.0)
     slack = _slack(sums, count, least)
     if ties is not None:
-        slack = max(slack, _slack(np.bincount(ties, values[free]), np.bincount(ties).astype(np.float64), least))
+        of_ties = np.bincount(ties, values[free]).astype(np.float64)
+        slack = max(slack, _slack(of_ties, np.bincount(ties).astype(np.float64), least))
     return Mean(float(sums.sum() / count.sum()), slack)
 
 
