@@ -31,3 +31,7 @@ TIMING = (
     "a write races with reads of the other core: whether they meet is a matter of timing, and the embedded machine "
     "alone sees that they could"
 )
+OF_LITTLE_WEIGHT = (
+    "what is wrong weighs so little that right results scatter as far: one new token among thousands of keys, the last "
+    "bits of an eps beside a mean square"
+)
