@@ -298,13 +298,13 @@ def _explained(faulty: Subject, mutant: Mutant, seen: Sight) -> tuple[str, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MachineWarning)
-            first = first_difference(faulty, case).first
+            found = first_difference(faulty, case)
     except MachineError as error:
         return "", error.location or ""
     except Exception:
         # A crash has no place in a kernel that the machine could name.
         return "", ""
-    return ("", "") if first is None else (first.point, first.location)
+    return found.first.point if found.first else "", found.place
 
 
 def _told(error: Exception) -> str:
