@@ -12,7 +12,17 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 
-from kernels.attention_tkg_arguments import check_dtypes, check_modes, check_placement, check_plan, check_sizes
+from kernels.attention_tkg_arguments import (
+    check_caches,
+    check_debug,
+    check_dtypes,
+    check_mask,
+    check_new_tokens,
+    check_plan,
+    check_positions,
+    check_results,
+    check_sizes,
+)
 from kernels.attention_tkg_call import AttnCall, FlashState, FlashTile
 from kernels.attention_tkg_output import correction, sink_term, sum_up, weigh
 from kernels.attention_tkg_plan import P, attention_plan
@@ -83,10 +93,14 @@ def attention_tkg(
     n_prgs, prg = program_sharding()
     check_sizes(cfg)
     check_dtypes(q, k_active, v_active, k_prior, v_prior, cfg)
-    check_placement(q, k_active, k_prior, v_prior, cfg, active_blocks_table)
-    check_modes(cfg, inv_freqs, rope_pos_ids, k_out, DBG_TENSORS)
+    check_new_tokens(q, k_active, v_active, cfg)
+    check_caches(k_prior, v_prior, cfg, active_blocks_table)
+    check_mask(mask, sink, cfg)
+    check_positions(inv_freqs, rope_pos_ids, cfg)
+    check_results(out, k_out, q.dtype, cfg)
     plan = attention_plan(cfg, q.dtype, n_prgs, prg)
     check_plan(cfg, plan, k_prior)
+    check_debug(DBG_TENSORS, q.dtype, cfg, plan)
     space = manager_or_automatic(sbm)
     space.open_scope("attention_tkg")
     if cfg.fuse_rope:

@@ -7,7 +7,6 @@ columns are those of whole arrays; rotation is the fp32 formula, rounding for ro
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +26,17 @@ import nki.language as nl  # isort: skip
 from conformance.cases.attention_tkg import configs, illegal
 from kernels.attention_mask import kept_rows, load_mask, make_mask
 from kernels.attention_tkg import AttnTKGConfig
-from kernels.attention_tkg_arguments import check_dtypes, check_modes, check_placement, check_plan, check_sizes
+from kernels.attention_tkg_arguments import (
+    check_caches,
+    check_debug,
+    check_dtypes,
+    check_mask,
+    check_new_tokens,
+    check_plan,
+    check_positions,
+    check_results,
+    check_sizes,
+)
 from kernels.attention_tkg_plan import AttnPlan, attention_plan, resized_block_len
 from kernels.block_table import sub_block_ids
 from kernels.cascaded_softmax import (
@@ -138,8 +147,8 @@ def test_blocks_are_cut_to_fill_folds_of_every_flash_tile(
 
 # --- arguments --------------------------------------------------------------------------------------------
 
-#: Rules that are the host's alone: spelling of a config, the launch grid, and limits of the published page only.
-_HOST_ALONE = {"flags", "lnc", "limits", "dtypes", "pos_id_batch", "pos_id_block"}
+#: Rules that are the host's alone: spelling of a config, and limits of the published page only.
+_HOST_ALONE = {"flags", "limits", "pos_id_batch", "pos_id_block"}
 
 
 class _Stub:
@@ -153,16 +162,23 @@ class _Stub:
 def _checked(config: Config) -> None:
     """The kernel's own assertions on a call as the config describes it."""
     cfg = AttnTKGConfig(**config.kernel_config)
-    # Shapes of debug tensors follow from a plan, which not every illegal config has.
-    found = tensors(config) | written(dataclasses.replace(config, debug=False))
-    stubs: dict[str, Any] = {name: _Stub(one.shape, one.dtype, one.memory) for name, one in found.items()}
-    given = [stubs[name] for name in ("q", "k_active", "v_active", "k_prior", "v_prior")]
-    q, k_active, _, k_prior, v_prior = given
     check_sizes(cfg)
-    check_dtypes(*given, cfg)
-    check_placement(q, k_active, k_prior, v_prior, cfg, stubs.get("active_blocks_table"))
-    check_modes(cfg, stubs.get("inv_freqs"), stubs.get("rope_pos_ids"), stubs.get("k_out"), None)
-    check_plan(cfg, attention_plan(cfg, config.dtype, config.lnc, 0), k_prior)
+    # Shapes of debug tensors follow from a plan, which the sizes must allow.
+    found = tensors(config) | written(config)
+    stubs: dict[str, Any] = {name: _Stub(one.shape, one.dtype, one.memory) for name, one in found.items()}
+    q, k_active, v_active, k_prior, v_prior = (
+        stubs[name] for name in ("q", "k_active", "v_active", "k_prior", "v_prior")
+    )
+    check_dtypes(q, k_active, v_active, k_prior, v_prior, cfg)
+    check_new_tokens(q, k_active, v_active, cfg)
+    check_caches(k_prior, v_prior, cfg, stubs.get("active_blocks_table"))
+    check_mask(stubs["mask"], stubs.get("sink"), cfg)
+    check_positions(stubs.get("inv_freqs"), stubs.get("rope_pos_ids"), cfg)
+    check_results(stubs["out"], stubs.get("k_out"), q.dtype, cfg)
+    plan = attention_plan(cfg, q.dtype, config.lnc, 0)
+    check_plan(cfg, plan, k_prior)
+    debug = tuple(stub for name, stub in stubs.items() if name.startswith("dbg_"))
+    check_debug(debug if config.debug else None, q.dtype, cfg, plan)
 
 
 @given(configs())
