@@ -10,6 +10,16 @@ import nki
 import nki.isa as nisa
 import nki.language as nl
 
+from kernels.attention_segmented_cte_arguments import (
+    check_caches,
+    check_count,
+    check_launch,
+    check_lengths,
+    check_load,
+    check_options,
+    check_queries,
+    check_table,
+)
 from kernels.float_to_int import ceil_nisa_kernel, floor_nisa_kernel
 from kernels.lnc import program_sharding
 from kernels.modular_allocator import address_of, restore, sbuf_tile
@@ -51,7 +61,6 @@ __all__ = ["attention_segmented_cte", "ceil_nisa_kernel", "floor_nisa_kernel", "
 
 #: Kinds of segments, as tile names count them.
 ACTIVE, PARTIAL, FULL, EXTRA, WINDOW = 0, 1, 2, 3, 4
-SECTION = 10240
 
 
 class SegmentedCall(nl.NKIObject):
@@ -115,9 +124,15 @@ def attention_segmented_cte(
     """
     n_prgs, prg = program_sharding()
     window = 0 if sliding_window == None else sliding_window
-    check_arguments(q, k_cache, v_cache, block_tables, block_size, prior_seg_size, tp_q, window, num_q_heads)
-    assert window == 0 or kvp_offset == None, "kvp_offset cannot be combined with sliding_window"
+    check_launch(n_prgs, tp_q, tp_out, k_pre_transposed)
+    check_caches(k_cache, v_cache, k_pre_transposed)
+    assert block_size == v_cache.shape[2], "block_size must be that of the caches"
+    check_table(block_tables, block_size)
+    check_queries(q, v_cache, block_tables, tp_q, num_q_heads)
     rows, seqlen, d = q.shape[0], q.shape[1] if tp_q else q.shape[2], v_cache.shape[3]
+    check_lengths(seqlen, block_size, prior_seg_size, window, block_tables)
+    check_count(prior_tokens, "prior_tokens")
+    check_options(rows, scale, window, sink, kvp_offset, k_scale, v_scale)
     call = SegmentedCall(
         q=q, block_tables=block_tables, segment=prior_seg_size, scale=float(scale), tp_q=tp_q, tp_out=tp_out,
         window=window, sink=sink, heads=num_q_heads,
@@ -146,28 +161,7 @@ def attention_segmented_cte(
     return call.out
 
 
-# ---- arguments ---------------------------------------------------------------------------------------------------
-
-
-def check_arguments(q, k_cache, v_cache, block_tables, block_size, prior_seg_size, tp_q, window, num_q_heads):
-    """What the code below relies on; the host-side entry states these rules and more with better words."""
-    blocks, kv_heads, cached_size, d = v_cache.shape
-    seqlen = q.shape[1] if tp_q else q.shape[2]
-    assert (q.shape[2] if tp_q else q.shape[1]) == d, "q and the caches must have one head size"
-    assert d <= P, "the head size must be at most 128"
-    assert block_size == cached_size, "block_size must be that of the caches"
-    assert k_cache.dtype == v_cache.dtype, "both caches must have one dtype"
-    assert 4 <= block_size <= KEY_TILE and block_size & (block_size - 1) == 0, (
-        "block_size must be a power of two from 4 to 512"
-    )
-    assert q.shape[0] == block_tables.shape[0] * num_q_heads, "q must have a row per sequence and head"
-    assert num_q_heads == 1 or num_q_heads % kv_heads == 0, "num_q_heads must be a multiple of the KV heads, or 1"
-    assert seqlen % P == 0 and seqlen % block_size == 0, "the chunk must be a multiple of 128 and of block_size"
-    assert prior_seg_size % block_size == 0, "prior_seg_size must be a multiple of block_size"
-    assert window % block_size == 0, "sliding_window must be a multiple of block_size"
-    assert max(seqlen, prior_seg_size, window) <= SECTION, "chunk, segment and window must be at most 10240 tokens"
-    assert block_tables.shape[1] * block_size >= seqlen, "the table must have room for the chunk"
-    assert blocks * kv_heads < 2**24 and block_tables.shape[1] * block_size <= 2**23, "positions pass through fp32"
+# ---- constants ---------------------------------------------------------------------------------------------------
 
 
 def load_constants(call, k_scale, v_scale):
@@ -476,6 +470,9 @@ def load_kv_cache(
     in SBUF. All tiles are written: what no block fills, or whose entry is not in the cache or outside the table, is 0.
     `allocator` places temporaries and is left where it was (None: the compiler places them).
     """
+    check_caches(k_cache, v_cache, k_pre_transposed)
+    check_table(block_tables, v_cache.shape[2])
+    check_load(v_cache, block_tables, k_sbuf, v_sbuf, b_i, h_i, block_table_offset, num_blocks)
     address = address_of(allocator)
     cache = paged_cache(k_cache, v_cache, k_pre_transposed, num_blocks * v_cache.shape[2], allocator)
     tokens = num_blocks * cache.block_size()
