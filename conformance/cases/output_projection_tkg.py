@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from conformance import lanes
 from conformance.bounds import Bound
 from conformance.cases._output_projection_spoilings import SPOILINGS
+from conformance.cases._rarely import rarely
 from conformance.nudged_scale import NUDGE, SCALE, TAKEN_BACK
 from conformance.pairwise import flags
 from conformance.randomness import Stream
@@ -135,19 +136,28 @@ def _require_exact(config: Config, inputs: Arrays) -> None:
 
 # ---- configs ----------------------------------------------------------------------------------------------------
 
+#: Units of one core's hidden indices: those of most configs, and wide ones that take several PSUM tiles, several
+#: blocks of columns, and a last one that is short. 512 columns as they are, 128 transposed.
+_UNITS, _WIDE_UNITS = (1, 2), (3, 4, 5, 7)
+_TRANSPOSED_UNITS, _WIDE_TRANSPOSED_UNITS = (1, 2, 3, 4, 5), (9, 17, 20, 33)
+
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    """Legal configs: every flag, dtype, packing and double-row situation, at sizes a laptop runs in milliseconds."""
+    """Legal configs: every flag, dtype, packing and double-row situation, most at sizes of milliseconds."""
     quantization = draw(st.sampled_from(("NONE", "STATIC", "ROW")))
     double_row = quantization == "STATIC" and draw(st.booleans())
     transpose_out, lnc = draw(st.booleans()), draw(st.sampled_from((1, 2)))
     dtype, weight_dtype = draw(st.sampled_from(_dtype_pairs(quantization)))
-    unit = 128 if transpose_out else 512
-    sizes = _double_row_sizes(draw) if double_row else _sizes(draw)
+    wide = rarely(draw, 6)
+    sizes = _double_row_sizes(draw) if double_row else _wide_sizes(draw) if wide else _sizes(draw)
+    shard = _shard(draw, transpose_out, wide)
+    if double_row and rarely(draw, 12):
+        # Nine passes of 2048 columns are more than one block of weights.
+        sizes, shard = {"B": 16, "S": 4, "N": 18, "D": 128}, 2048
     return Config(
         **sizes,
-        H=unit * lnc * draw(st.integers(1, 5 if transpose_out else 2)),
+        H=shard * lnc,
         dtype=dtype,
         weight_dtype=weight_dtype,
         bias=draw(st.sampled_from((None, *FLOATS))),
@@ -165,6 +175,20 @@ def _dtype_pairs(quantization: str) -> list[tuple[str, str]]:
     if quantization == "ROW":
         return [(io, FP8) for io in FLOATS if io != "float32"]
     return [(io, w) for io in FLOATS for w in FLOATS if (io == "float32") == (w == "float32")]
+
+
+def _shard(draw: st.DrawFn, transpose_out: bool, wide: bool) -> int:
+    if transpose_out:
+        return 128 * draw(st.sampled_from(_WIDE_TRANSPOSED_UNITS if wide else _TRANSPOSED_UNITS))
+    return 512 * draw(st.sampled_from(_WIDE_UNITS if wide else _UNITS))
+
+
+def _wide_sizes(draw: st.DrawFn) -> dict[str, int]:
+    """Few tokens or few rows, so that a wide shard costs as little as it can."""
+    B, S, N, D = draw(
+        st.sampled_from(((1, 1, 3, 48), (2, 1, 2, 64), (3, 1, 8, 128), (8, 4, 2, 64), (5, 7, 1, 13), (2, 1, 10, 128)))
+    )
+    return {"B": B, "S": S, "N": N, "D": D}
 
 
 def _sizes(draw: st.DrawFn) -> dict[str, int]:
