@@ -15,6 +15,7 @@ from conformance import lanes
 from conformance.bounds import Bound
 from conformance.cases._attention_tkg_inputs import build, fits
 from conformance.cases._attention_tkg_spoilings import SPOILINGS
+from conformance.cases._rarely import rarely
 from conformance.pairwise import Flag, flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_tkg as reference
@@ -68,12 +69,21 @@ _DTYPES = {
 _COLUMNS = (
     (1, 1, 1), (1, 3, 2), (2, 1, 1), (2, 2, 3), (3, 1, 5), (3, 4, 1), (4, 2, 1), (4, 1, 5), (5, 2, 2), (2, 16, 4),
     (5, 7, 4), (3, 16, 7), (1, 40, 4), (1, 64, 8), (1, 1, 128), (1, 24, 5), (1, 33, 1), (131, 1, 1), (33, 2, 2),
+    (2, 8, 8),
 )  # fmt: skip
+#: More batches than a gather has partitions: ids of blocks are resized in several tiles.
+_MANY_BATCHES = ((200, 1, 1), (131, 1, 2), (256, 1, 1))
+#: So many columns that one core takes them in several tiles of batches.
+_BATCH_TILES = ((9, 64, 8), (7, 128, 5), (14, 40, 7))
 #: The same for even batches that two cores divide among them.
 _DIVIDED = ((2, 16, 5), (4, 8, 5), (4, 4, 9), (6, 4, 6), (8, 8, 3), (32, 4, 2), (130, 1, 1), (2, 1, 65), (2, 40, 4))
 #: Key tiles per core; 65 and 66 are the smallest flash tilings.
 _KEY_TILES = (1, 2, 3, 4, 5, 6, 8)
 _FLASH_TILES = (65, 66)
+#: Tokens of a block; the longer ones may lie on both sides of the cores' boundary, or of flash tiles.
+_BLOCKS = (1, 8, 16, 32, 48, 64, 128, 256, 320, 512)
+#: Short blocks in long contexts are a gather per key tile: none of them where flash tiling makes contexts long.
+_FLASH_BLOCKS = (16, 128, 256, 640)
 #: Elements of one core's keys; above, a config takes longer than tens of milliseconds.
 _MOST_KEYS = 2**17
 
@@ -82,7 +92,8 @@ _MOST_KEYS = 2**17
 def configs(draw: st.DrawFn) -> Config:
     """Legal configs: every flag, dtype, layout and way to share the work, at sizes of tens of milliseconds."""
     kind = draw(st.sampled_from(("flat", "block", "divided", "rope", "flash")))
-    fields = _sizes(draw, kind) | _formats(draw, kind) | _placement(draw, kind)
+    sizes = _batch_tiles(draw) if kind == "flat" and rarely(draw, 8) else _sizes(draw, kind)
+    fields = sizes | _formats(draw, kind) | _placement(draw, kind, sizes)
     config = Config(**fields)
     plan = config.plan
     conflict = config.use_pos_id and (plan.sharding == "batch" or config.block_kv)
@@ -100,6 +111,8 @@ def _sizes(draw: st.DrawFn, kind: str) -> dict[str, Any]:
         rows, tiles, sizes = ((1, 1, 1), (1, 2, 3), (2, 2, 1), (3, 1, 2)), _FLASH_TILES, (8, 16)
     elif kind == "rope":
         rows, sizes = tuple(row for row in rows if row[0] * row[1] * row[2] <= 128), (64, 128)
+    elif kind == "block":
+        rows = _MANY_BATCHES if rarely(draw, 8) else rows
     B, H, s = draw(st.sampled_from(rows))
     d = draw(st.sampled_from(sizes))
     fit = [n for n in tiles if B * n * 128 * d <= _MOST_KEYS] or [tiles[0]]
@@ -107,6 +120,12 @@ def _sizes(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     S = 128 * draw(st.sampled_from(fit)) * (1 if whole else 2)
     extra = draw(st.sampled_from((0, 0, 128, 200)))
     return {"bs": B, "q_head": H, "s_active": s, "curr_sprior": S, "full_sprior": S + extra, "d_head": d, "lnc": lnc}
+
+
+def _batch_tiles(draw: st.DrawFn) -> dict[str, Any]:
+    B, H, s = draw(st.sampled_from(_BATCH_TILES))
+    S, d = 128, draw(st.sampled_from((8, 16)))
+    return {"bs": B, "q_head": H, "s_active": s, "curr_sprior": S, "full_sprior": S, "d_head": d, "lnc": 1}
 
 
 def _formats(draw: st.DrawFn, kind: str) -> dict[str, Any]:
@@ -125,7 +144,7 @@ def _formats(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     }
 
 
-def _placement(draw: st.DrawFn, kind: str) -> dict[str, Any]:
+def _placement(draw: st.DrawFn, kind: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
     flags = {
         name: draw(st.booleans())
         for name in ("tp_k_prior", "strided_mm1", "use_gpsimd_sb2sb", "out_in_sb", "debug", "use_pos_id")
@@ -135,8 +154,11 @@ def _placement(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     block = kind == "block" or (kind != "flat" and kind != "rope" and draw(st.booleans()))
     if block:
         found |= {"strided_mm1": False, "tp_k_prior": True}
-        # Short blocks in long contexts are a gather per key tile: none of them where flash tiling makes them long.
-        found["block_len"] = draw(st.sampled_from((16, 128) if kind == "flash" else (1, 8, 16, 32, 48, 64, 128)))
+        S, lengths = sizes["curr_sprior"], _FLASH_BLOCKS if kind == "flash" else _BLOCKS
+        found["block_len"] = draw(st.sampled_from([length for length in lengths if S % length == 0]))
+        # Some more than are in use.
+        spare = draw(st.sampled_from((None, 0, 5)))
+        found["num_blocks"] = 0 if spare is None else sizes["bs"] * S // found["block_len"] + spare
     if kind == "rope":
         k_out = draw(st.booleans())
         found |= {"fuse_rope": True, "qk_in_sb": draw(st.booleans()), "k_out": k_out}
