@@ -15,6 +15,7 @@ from conformance import lanes
 from conformance.bounds import Bound, likely_limit
 from conformance.cases._attention_block_tkg_inputs import LANES, build, fits
 from conformance.cases._attention_block_tkg_spoilings import SPOILINGS
+from conformance.cases._rarely import rarely
 from conformance.pairwise import flags, some
 from conformance.subject import Bench, Call, Case, Output, Subject, Unrounded
 from reference import attention_block_tkg as reference
@@ -59,14 +60,16 @@ def configs(draw: st.DrawFn) -> Config:
     lnc = draw(st.sampled_from((1, 2, 2)))
     # A value in the middle: those at the ends are drawn more often.
     flash = draw(st.integers(0, 31)) == 17
-    fields = (_flash_sizes(draw, lnc) if flash else _sizes(draw, lnc)) | {"lnc": lnc}
+    many = not flash and rarely(draw, 24)
+    sizes = _flash_sizes if flash else _many_heads if many else _sizes
+    fields = sizes(draw, lnc) | {"lnc": lnc}
     io = draw(st.sampled_from(("bfloat16", "float16")))
     fields |= {"dtype": io} | _qkv(draw, io, fields["H"]) | _heads(draw, fields["d"])
     fields |= _caches(draw, io, fields["S_ctx"], fields["S"])
     fields |= _out(draw, fields["H"] % (512 * lnc) == 0)
     config = Config(**fields)
     most = _MOST_FLASH_ELEMENTS if flash else _MOST_ELEMENTS
-    assume(config.B * config.S_max * config.d <= most and config.I <= _MOST_COLUMNS)
+    assume(config.B * config.S_max * config.d <= most and (many or config.I <= _MOST_COLUMNS))
     assume(refusal(config) is None)
     return config
 
@@ -82,6 +85,12 @@ def _sizes(draw: st.DrawFn, lnc: int) -> dict[str, Any]:
     return {"B": B, "S": S, "q": q, "d": d, "H": H, "S_ctx": S_ctx, "S_max": S_ctx}
 
 
+def _many_heads(draw: st.DrawFn, lnc: int) -> dict[str, Any]:
+    """More than four tiles of 512 columns of W_qkv; everything else is small."""
+    H, S = 128 * lnc * draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from((1, 3)))
+    return {"B": 1, "S": S, "q": 18, "d": 128, "H": H, "S_ctx": 128, "S_max": 128}
+
+
 def _flash_sizes(draw: st.DrawFn, lnc: int) -> dict[str, Any]:
     """One query over one, two or three tiles of keys on each core, the last one short: flash tiles hold 8192 keys."""
     S_ctx = lnc * draw(st.sampled_from((8192 + 128, 2 * 8192 + 128 if lnc == 1 else 8192 + 256)))
@@ -95,7 +104,7 @@ def _qkv(draw: st.DrawFn, io: str, H: int) -> dict[str, Any]:
         "X_in_sb": draw(st.booleans()),
         "X_hidden_dim_actual": draw(st.sampled_from((None, H, H - 28))),
         "rmsnorm_X_enabled": norm,
-        "rmsnorm_X_eps": draw(st.sampled_from((None, 1e-6, 7.0))),
+        "rmsnorm_X_eps": draw(st.sampled_from((None, 1e-6, 7.0, 0.0, 0.9))),
         "gamma": draw(st.sampled_from(FLOATS)) if norm else None,
         "W_qkv": io if kind == "NONE" else FP8,
         "bias_qkv": draw(st.sampled_from((None, io))),
