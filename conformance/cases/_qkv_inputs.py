@@ -184,7 +184,9 @@ def _cache(config: Config, lane: str, stream: Stream) -> Arrays:
     }
     if config.kv_cache == "BLOCK":
         rows = config.cache_shape[0] * config.cache_shape[1]
-        slots = stream.permutation(rows)[: config.tokens].astype(np.int32)
+        # Tokens that find no row are skipped.
+        slots = np.full(config.tokens, -1, np.int32)
+        slots[: min(rows, config.tokens)] = stream.permutation(rows)[: config.tokens]
         slots[stream.subset(config.tokens, config.tokens // 5)] = -1
         arrays["slot_mapping"] = slots.reshape(config.B, config.S)
     return arrays
