@@ -61,7 +61,19 @@ def fits(config: Config, lane: str) -> bool:
         # What the input holds reaches the cast of new keys and values as it is.
         straight = not between and not c.rmsnorm_X_enabled and c.bias_qkv is None
         return c.quantized_kv and straight and c.quantization_type_qkv == "NONE"
+    if lane == "zero_token":
+        return 0.0 not in _eps_in_use(c)
     return lane != "pages" or c.block_kv
+
+
+def _eps_in_use(config: Config) -> list[float | None]:
+    """Without one a norm of zeros asks for the root of 0, for which the table of the hardware promises nothing."""
+    norms = (
+        (config.rmsnorm_X_enabled, config.rmsnorm_X_eps),
+        (config.rmsnorm_QK_pre_rope_enabled, config.rmsnorm_QK_pre_rope_eps),
+        (config.rmsnorm_QK_post_rope_enabled, config.rmsnorm_QK_post_rope_eps),
+    )
+    return [eps for enabled, eps in norms if enabled]
 
 
 def _bare(config: Config) -> bool:

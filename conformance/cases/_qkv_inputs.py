@@ -41,6 +41,9 @@ def fits(config: Config, lane: str) -> bool:
         straight = config.quantization == "NONE" and config.bias is None and not config.fused_rope
         unmixed = config.norm == "NO_NORM" and not config.fused_residual_add
         return unmixed and (straight or config.quantization == "STATIC")
+    if lane == "zero_token":
+        # Without an eps the norm asks for the root of 0, for which the hardware's table promises nothing.
+        return config.norm == "NO_NORM" or config.norm_eps != 0
     return True
 
 

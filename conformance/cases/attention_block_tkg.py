@@ -456,7 +456,7 @@ CATALOG = (
     Case(
         "eps-zero",
         Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=2, S=3, rmsnorm_X_eps=0.0),
-        "zero_token", 0, _CORNER, "an eps of 0 is given, not left out",
+        "normal", 0, _CORNER, "an eps of 0 is given, not left out",
     ),
     Case(
         "interleaved-one-token",

@@ -501,6 +501,7 @@ MUTANTS = (
             "DEFAULT_EPS if eps == None else eps",
             "DEFAULT_EPS if eps == None or eps == 0.0 else eps",
         ),
+        unseen=unseen_because.OF_LITTLE_WEIGHT,
     ),
     _mutant(
         "attention_block_tkg", "rope", "block-interleaved-one-token",

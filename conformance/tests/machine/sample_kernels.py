@@ -239,9 +239,12 @@ def dynamic_row_sum(table, count):
     nisa.dma_copy(dst=trips, src=count)
     register = nisa.register_alloc()
     nisa.register_load(dst=register, src=trips)
-    for i in nl.dynamic_range(0, register):
+
+    def add_row(i):
         row = nl.ndarray((1, F), dtype=nl.float32)
         nisa.dma_copy(dst=row, src=table.ap([[F, 1], [1, F]], scalar_offset=i, indirect_dim=0))
         nisa.tensor_tensor(dst=total, data1=total, data2=row, op=nl.add)
+
+    nl.fori_loop(0, register, add_row)
     nisa.dma_copy(dst=out, src=total)
     return out
