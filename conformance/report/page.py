@@ -57,6 +57,14 @@ def _short(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _worst_of_each(worst: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per output the row that comes nearest to its bound."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in sorted(worst, key=lambda row: -float(row["share"])):
+        found.setdefault(one["output"], one)
+    return list(found.values())
+
+
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
@@ -70,4 +78,5 @@ _ENVIRONMENT.filters |= {
     "figure": _figure,
     "log_height": _log_height,
     "short": _short,
+    "worst_of_each": _worst_of_each,
 }

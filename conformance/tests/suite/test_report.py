@@ -427,3 +427,16 @@ def test_figures_that_are_no_numbers_are_shown_as_words() -> None:
     fuzz = {"command": "fuzz", "version": 1, "passed": True, "results": [fuzzed(KERNEL)]}
     fuzz["results"][0]["worst"] = [{"output": "out", "family": "none", "share": "inf", "repro": "again"}]
     assert ">inf<" in page(document(Sources(checked(row(0)), fuzz=fuzz)))
+
+
+def test_of_what_fuzzing_came_nearest_to_the_page_shows_the_worst_of_each_output() -> None:
+    fuzz = {"command": "fuzz", "version": 1, "passed": True, "results": [fuzzed(KERNEL)]}
+    fuzz["results"][0]["worst"] = [
+        {"output": "out", "family": "none", "share": 0.25, "repro": "the lesser"},
+        {"output": "out", "family": "fp8-kv", "share": 0.75, "repro": "the greater"},
+        {"output": "k_out", "family": "none", "share": 0.125, "repro": "another output"},
+    ]
+    made = document(Sources(checked(row(0)), fuzz=fuzz))
+    shown = page(made)
+    assert [name in shown for name in ("the greater", "another output", "the lesser")] == [True, True, False]
+    assert len(made["fuzz"]["results"][0]["worst"]) == 3
