@@ -22,6 +22,10 @@ Arrays = dict[str, NDArray[Any]]
 _FP8_SPREAD = 32.0
 #: Magnitudes at which an MX block changes its scale: powers of two and just below, subnormal, and zero.
 _MX_EDGES = (1.0, 2.0, 1.9921875, 0.99609375, 448.0, 446.0, 2.0**-130, 0.0, 3.5, 240.0)
+#: From the edges of float8_e4m3 to those of float8_e5m2: 224 becomes its largest, 240 the tie with infinity.
+_TO_E5M2 = np.float32(2**8)
+#: Largest number of the dtypes that hidden states come in.
+_MOST = {name: np.float32(format_of(name).max_finite) for name in ("float32", "bfloat16", "float16")}
 
 
 def fits(config: Config, lane: str) -> bool:
@@ -92,10 +96,19 @@ def _hidden(config: Config, lane: str, stream: Stream) -> NDArray[Any]:
         return lanes.poison(lanes.fill("normal", stream, shape, config.dtype), keep)
     kind = lane if lane in ("exact", "one_hot", "one_sided", "heavy_tailed", "fp8_edge") else "normal"
     values = lanes.fill(kind, stream, shape, config.dtype)
+    if kind == "fp8_edge" and _clamps_at_e5m2(config):
+        values = cast(np.clip(to_float32(values) * _TO_E5M2, -_MOST[config.dtype], _MOST[config.dtype]), config.dtype)
     if config.hidden_actual is not None:
         # Padding is zero by contract: it is summed, only the divisor leaves it out.
         values[..., config.hidden_actual :] = 0
     return values
+
+
+def _clamps_at_e5m2(config: Config) -> bool:
+    """Whether the first clamp that values meet is that of caches at the largest float8_e5m2."""
+    first = config.kv_cache != "NONE" and config.quantization == "NONE"
+    # A call that gives limits of its own has its edges elsewhere.
+    return first and config.kv_dtype == "float8_e5m2" and (config.fp8_max, config.fp8_min) == (None, None)
 
 
 def _mx_edges(config: Config, stream: Stream) -> NDArray[Any]:

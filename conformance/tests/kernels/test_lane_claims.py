@@ -221,9 +221,25 @@ def test_in_lane_fp8_edge_values_come_to_the_cast_at_the_edges_of_its_format(
             truth = subject.truth(config, inputs)
             before = [values64(inputs[subject.output(one).argument or one]) for one in outputs]
             fresh = [truth[one][truth[one] != old] for one, old in zip(outputs, before, strict=True)]
-            shares[lane] = [float(np.isin(np.abs(new), np.asarray(FP8_EDGES)).mean()) for new in fresh]
+            edges = np.asarray(FP8_EDGES) * (2**8 if getattr(config, "kv_dtype", "") == "float8_e5m2" else 1)
+            shares[lane] = [float(np.isin(np.abs(new), [*FP8_EDGES, *edges]).mean()) for new in fresh]
         assert min(shares["fp8_edge"]) > 0.25, config
         assert max(shares["normal"]) < 0.05
+
+
+@pytest.mark.parametrize(("dtype", "largest", "beyond"), [("float8_e4m3", 240, 248), ("float8_e5m2", 57344, 61440)])
+@pytest.mark.parametrize("io", ["bfloat16", "float16"])
+def test_in_lane_fp8_edge_values_lie_on_both_sides_of_what_caches_clamp_at(
+    dtype: str, largest: int, beyond: int, io: str
+) -> None:
+    subject = kernel("qkv")
+    known = dataclasses.replace(subject.case("cte-kv-edge").config, fp8_max=None, fp8_min=None)
+    config = dataclasses.replace(known, kv_dtype=dtype, dtype=io, weight_dtype=io)
+    hidden = np.abs(values64(subject.build(config, "fp8_edge", 0)["input"]))
+    assert np.isfinite(hidden).all()
+    assert min((hidden == largest).sum(), (hidden >= beyond).sum()) > 100
+    cache = np.abs(values64(subject.model(config, subject.build(config, "fp8_edge", 0))["k_cache"]))
+    assert cache[np.isfinite(cache)].max() == largest
 
 
 def test_in_lane_fp8_edge_the_caches_that_are_read_hold_edges_of_their_format() -> None:
