@@ -37,6 +37,8 @@ NARROW = "bfloat16"
 _LARGE = 2**20
 #: Queries looked at at once: rows of a prior of some thousand tokens stay in cache.
 _QUERIES = 64
+#: Deviations that an error of a score reaches with some likelihood, among as many keys as there are.
+_LIKELY = 4.0
 
 
 def bound(config: Config, inputs: Arrays) -> Arrays:
@@ -151,7 +153,9 @@ def _statistics(
 ) -> tuple[Known, Known]:
     """neg_max and sum_recip [queries]; constants where nothing is seen."""
     of_top = maximum_error(part.scores, of_score.worst, axis=1).astype(np.float64)
-    likely_top = np.take_along_axis(of_score.variance, part.scores.argmax(axis=1)[:, None], axis=1)[:, 0]
+    # Another key may come to the top where its own error is large: heavy tails have such keys.
+    deviations = _LIKELY * np.sqrt(of_score.variance)
+    likely_top = np.square(maximum_error(part.scores, deviations, axis=1).astype(np.float64) / _LIKELY)
     total = np.maximum(part.total, LEAST_SUM).astype(np.float64)
     sums = _sums(config, inputs, part) + FUNCTION
     relative = np.expm1(weights.of_sum[:, 0] + of_top + sums)

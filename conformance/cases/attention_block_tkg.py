@@ -302,13 +302,14 @@ def bounds(config: Config, inputs: Arrays) -> Mapping[str, Bound]:
 
 
 def _alike(config: Config, name: str) -> tuple[int, ...]:
-    """Axes of an output that do not tell tokens apart."""
+    """Axes of an output that do not tell tokens apart, or batches, whose queries all average the same FP8 values."""
     if name != "out" and config.update_cache:
         return (-2,) if name == "K_out" and config.K_cache_transposed else (-1,)
     if name != "out":
         return (0,) if name == "K_out" else (3,)
     if config.W_out is None:
-        return (0, 1) if config.out_in_sb else (0,) if config.skip_attention else (2,)
+        averaged = (1, 2, 3) if config.quantized_kv else (2,)
+        return (0, 1) if config.out_in_sb else (0,) if config.skip_attention else averaged
     if config.transposed_out:
         return (0, 1, 2)
     return (0, 2) if config.out_in_sb else (1,)
