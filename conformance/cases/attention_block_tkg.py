@@ -385,6 +385,7 @@ _FP16: dict[str, Any] = {
     "dtype": "float16", "W_qkv": "float16", "W_out": "float16", "kv_dtype": "float16", "cos": "float16",
     "sin": "float16", "gamma": "float16",
 }  # fmt: skip
+_SMALL_LAYER: dict[str, Any] = {"H": 1024, "q": 3, "d": 64, "S_ctx": 128}
 
 CATALOG = (
     _case("decode-8k", _LLAMA, tags=_CHECK, note="Llama-3-70B at TP8"),
@@ -453,26 +454,22 @@ CATALOG = (
     _case("nan-channel", {**_FRESH, **_SKIP}, "nan_channel", rope_contiguous_layout=False, bias_qkv="bfloat16"),
     _case("poison", {**_SHORT, **_NO_OUT}, "poison", S_max=300),
     _case("poison-sink", _BLOCKS, "poison", sink="float32", update_cache=False),
-    # Corners of the option space: each shows a fault that no case before it shows.
-    Case(
-        "eps-zero",
-        Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=2, S=3, rmsnorm_X_eps=0.0),
-        "normal", 0, _CORNER, "an eps of 0 is given, not left out",
+    # Corners of the option space: each shows a fault that no other short case shows.
+    _case(
+        "eps-zero", _SMALL_LAYER, "normal", _CORNER, note="an eps of 0 is given, not left out", B=2, S=3,
+        rmsnorm_X_eps=0.0,
     ),
-    Case(
-        "interleaved-one-token",
-        Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=4, S=1, rope_contiguous_layout=False),
-        "normal", 0, _CORNER, "interleaved RoPE of one token",
+    _case(
+        "interleaved-one-token", _SMALL_LAYER, "normal", _CORNER, note="interleaved RoPE of one token", B=4, S=1,
+        rope_contiguous_layout=False,
     ),
-    Case(
-        "transposed-four-batches",
-        Config(H=1024, q=3, d=64, S_ctx=128, S_max=128, B=4, S=1, K_cache_transposed=True),
-        "normal", 0, _CORNER, "transposed keys of more than two batches",
+    _case(
+        "transposed-four-batches", _SMALL_LAYER, "normal", _CORNER, note="transposed keys of more than two batches",
+        B=4, S=1, K_cache_transposed=True,
     ),
-    Case(
-        "many-heads",
-        Config(B=1, S=3, H=1024, q=18, d=128, S_ctx=128, S_max=128),
-        "normal", 0, _CORNER, "more than four tiles of QKV columns",
+    _case(
+        "many-heads", {}, "normal", _CORNER, note="more than four tiles of QKV columns", B=1, S=3, H=1024, q=18, d=128,
+        S_ctx=128,
     ),
 )
 

@@ -219,6 +219,10 @@ _WINDOWED_128 = _sized(1, 2, 2048, 128, 2048, 2048, 128)
 _FP8: dict[str, Any] = {"kv_dtype": "float8_e4m3", "k_scale": True, "v_scale": True}
 _ODD = _sized(1, 3, 256, 16, 256, 640, 64)
 _WINDOW: dict[str, Any] = {"sliding_window": 128}
+_TWELVE: dict[str, Any] = {
+    "batch": 1, "seqlen_q": 128, "d_head": 16, "block_size": 128, "prior_seg_size": 256, "num_blocks": 12,
+    "max_blocks": 10,
+}  # fmt: skip
 
 CATALOG = (
     _case("full", note="path A, C", **_sized(1, 2, 256, 16, 256, 512, 64)),
@@ -262,85 +266,50 @@ CATALOG = (
     _case("prefill-window", tags=_CHECK, sliding_window=1024, **_WINDOWED_128),
     _case("prefill-window-sink", tags=_CHECK, sliding_window=128, sink="bfloat16", **_WINDOWED),
     _case("prefill-6k-fp8", tags=_CHECK, k_pre_transposed=True, **_FP8, **_TWO_HEADS),
-    # Corners of the option space: each shows a fault that no case before it shows.
-    Case(
-        "nothing-seen",
-        Config(
-            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
-            kvp=True,
-        ),
-        "normal", 13, _CORNER, "rows that see nothing of a shard, after ones that did",
+    # Corners of the option space: each shows a fault that no other short case shows.
+    _case(
+        "nothing-seen", "normal", _CORNER, seed=13, note="rows that see nothing of a shard, after ones that did",
+        kvp=True, **_TWELVE,
     ),
-    Case(
-        "nothing-seen-poisoned",
-        Config(
-            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
-            kvp=True,
-        ),
-        "poison", 1, _CORNER, "rows that see nothing of a shard, with poison behind the tokens",
+    _case(
+        "nothing-seen-poisoned", "poison", _CORNER, seed=1,
+        note="rows that see nothing of a shard, with poison behind the tokens", kvp=True, **_TWELVE,
     ),
-    Case(
-        "many-full-segments",
-        Config(
-            batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=16, num_blocks=40, max_blocks=30,
-            kvp=True,
-        ),
-        "normal", 18, _CORNER, "many full segments of one page behind an offset",
+    _case(
+        "many-full-segments", "normal", _CORNER, seed=18, note="many full segments of one page behind an offset",
+        batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=16, num_blocks=40, max_blocks=30, kvp=True,
     ),
-    Case(
-        "window-split-row",
-        Config(
-            batch=1, seqlen_q=256, d_head=16, block_size=128, prior_seg_size=256, num_blocks=4, max_blocks=3,
-            sliding_window=256,
-        ),
-        "normal", 0, _CORNER, "a window on a row that two cores share",
+    _case(
+        "window-split-row", "normal", _CORNER, note="a window on a row that two cores share", batch=1, seqlen_q=256,
+        d_head=16, block_size=128, prior_seg_size=256, num_blocks=4, max_blocks=3, sliding_window=256,
     ),
-    Case(
-        "window-poisoned",
-        Config(
-            batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=256, num_blocks=60, max_blocks=50,
-            sliding_window=144,
-        ),
-        "poison", 0, _CORNER, "poison in front of the window",
+    _case(
+        "window-poisoned", "poison", _CORNER, note="poison in front of the window", batch=1, seqlen_q=128, d_head=16,
+        block_size=16, prior_seg_size=256, num_blocks=60, max_blocks=50, sliding_window=144,
     ),
-    Case(
-        "odd-row-256",
-        Config(batch=1, seqlen_q=768, d_head=16, block_size=256, prior_seg_size=256, num_blocks=12, max_blocks=10),
-        "normal", 0, _CORNER, "an odd row cut at blocks of 256",
+    _case(
+        "odd-row-256", "normal", _CORNER, note="an odd row cut at blocks of 256", batch=1, seqlen_q=768, d_head=16,
+        block_size=256, prior_seg_size=256, num_blocks=12, max_blocks=10,
     ),
-    Case(
-        "split-row-tp-out",
-        Config(
-            batch=1, seqlen_q=768, d_head=16, block_size=16, prior_seg_size=256, num_blocks=90, max_blocks=80,
-            tp_out=True,
-        ),
-        "normal", 0, _CORNER, "a row that two cores share, results transposed",
+    _case(
+        "split-row-tp-out", "normal", _CORNER, note="a row that two cores share, results transposed", batch=1,
+        seqlen_q=768, d_head=16, block_size=16, prior_seg_size=256, num_blocks=90, max_blocks=80, tp_out=True,
     ),
-    Case(
-        "k-scale-rows-of-q",
-        Config(
-            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
-            tp_q=False, kv_dtype="float8_e4m3", k_scale=True,
-        ),
-        "normal", 0, _CORNER, "k_scale on queries that come as rows",
+    _case(
+        "k-scale-rows-of-q", "normal", _CORNER, note="k_scale on queries that come as rows", tp_q=False,
+        kv_dtype="float8_e4m3", k_scale=True, **_TWELVE,
     ),
-    Case(
-        "k-scale-rows-of-fp32-q",
-        Config(
-            batch=1, seqlen_q=128, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
-            tp_q=False, kv_dtype="float8_e4m3", k_scale=True, dtype="float32",
-        ),
-        "normal", 0, _CORNER, "k_scale on float32 queries that come as rows",
+    _case(
+        "k-scale-rows-of-fp32-q", "normal", _CORNER, note="k_scale on float32 queries that come as rows", tp_q=False,
+        kv_dtype="float8_e4m3", k_scale=True, dtype="float32", **_TWELVE,
     ),
-    Case(
-        "rounded-reciprocal",
-        Config(batch=1, seqlen_q=128, d_head=16, block_size=16, prior_seg_size=5248, num_blocks=336, max_blocks=336),
-        "normal", 0, _CORNER, "a segment length whose reciprocal decides the count",
+    _case(
+        "rounded-reciprocal", "normal", _CORNER, note="a segment length whose reciprocal decides the count", batch=1,
+        seqlen_q=128, d_head=16, block_size=16, prior_seg_size=5248, num_blocks=336, max_blocks=336,
     ),
-    Case(
-        "split-row-unequal",
-        Config(batch=1, seqlen_q=384, d_head=16, block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10),
-        "normal", 0, _CORNER, "a row shared in unequal parts",
+    _case(
+        "split-row-unequal", "normal", _CORNER, note="a row shared in unequal parts", batch=1, seqlen_q=384, d_head=16,
+        block_size=128, prior_seg_size=256, num_blocks=12, max_blocks=10,
     ),
 )  # fmt: skip
 

@@ -375,81 +375,51 @@ CATALOG = (
     _case("poison-pos-id", "poison", use_pos_id=True, **_SEQUENCE),
     _case("poison-block", "poison", **_sized(3, 2, 3, 512, 32), block_len=16, num_blocks=100, **_PAGED),
     _case("heavy-tailed", "heavy_tailed", **_SEQUENCE),
-    # Corners of the option space: each shows a fault that no case before it shows.
-    Case(
-        "entry-across-cores",
-        Config(
-            bs=1, q_head=1, s_active=1, curr_sprior=768, full_sprior=768, d_head=32, block_len=256, tp_k_prior=True,
-            strided_mm1=False,
-        ),
-        "normal", 0, _CORNER, "a table entry on both sides of the cores' boundary",
+    # Corners of the option space: each shows a fault that no other short case shows.
+    _case(
+        "entry-across-cores", "normal", _CORNER, note="a table entry on both sides of the cores' boundary", bs=1,
+        q_head=1, s_active=1, curr_sprior=768, d_head=32, block_len=256, tp_k_prior=True, strided_mm1=False,
     ),
-    Case(
-        "flash-inside-entry",
-        Config(
-            bs=1, q_head=1, s_active=1, curr_sprior=16640, full_sprior=16640, d_head=16, block_len=640, lnc=1,
-            tp_k_prior=True, strided_mm1=False,
-        ),
-        "normal", 0, _CORNER, "a flash tile that begins inside a table entry",
+    _case(
+        "flash-inside-entry", "normal", _CORNER, note="a flash tile that begins inside a table entry", bs=1, q_head=1,
+        s_active=1, curr_sprior=16640, d_head=16, block_len=640, lnc=1, tp_k_prior=True, strided_mm1=False,
     ),
-    Case(
-        "blocks-200-batches",
-        Config(
-            bs=200, q_head=1, s_active=1, curr_sprior=128, full_sprior=128, d_head=16, block_len=16, lnc=1,
-            tp_k_prior=True, strided_mm1=False,
-        ),
-        "normal", 0, _CORNER, "ids of more than 128 batches",
+    _case(
+        "blocks-200-batches", "normal", _CORNER, note="ids of more than 128 batches", bs=200, q_head=1, s_active=1,
+        curr_sprior=128, d_head=16, block_len=16, lnc=1, tp_k_prior=True, strided_mm1=False,
     ),
-    Case(
-        "wide-mask-chunks",
-        Config(
-            bs=8, q_head=8, s_active=8, curr_sprior=2048, full_sprior=2048, d_head=16, mask_dtype="float32", lnc=1,
-        ),
-        "normal", 0, _CORNER, "a mask of four bytes in several chunks",
+    _case(
+        "wide-mask-chunks", "normal", _CORNER, note="a mask of four bytes in several chunks", bs=8, q_head=8,
+        s_active=8, curr_sprior=2048, d_head=16, mask_dtype="float32", lnc=1,
     ),
-    Case(
-        "loads-poisoned",
-        Config(
-            bs=1, q_head=2, s_active=2, curr_sprior=16384, full_sprior=16384, d_head=16,
-            enable_fa_s_prior_tiling=False, lnc=1,
-        ),
-        "poison", 0, _CORNER, "rows that nobody keeps, in every load",
+    _case(
+        "loads-poisoned", "poison", _CORNER, note="rows that nobody keeps, in every load", bs=1, q_head=2, s_active=2,
+        curr_sprior=16384, d_head=16, enable_fa_s_prior_tiling=False, lnc=1,
     ),
-    Case(
-        "loads-two-batches",
-        Config(
-            bs=2, q_head=1, s_active=2, curr_sprior=8192, full_sprior=8192, d_head=16, out_dtype="float32", lnc=1,
-            dtype="float32", kv_dtype="float32", active_dtype="float32",
-        ),
-        "normal", 0, _CORNER, "new keys of the second batch in the last load",
+    _case(
+        "loads-two-batches", "normal", _CORNER, note="new keys of the second batch in the last load", bs=2, q_head=1,
+        s_active=2, curr_sprior=8192, d_head=16, out_dtype="float32", lnc=1, dtype="float32", kv_dtype="float32",
+        active_dtype="float32",
     ),
-    Case(
-        "batch-tiles-debug",
-        Config(bs=6, q_head=12, s_active=5, curr_sprior=8192, full_sprior=8192, d_head=16, lnc=1, debug=True),
-        "normal", 0, _CORNER, "tiles of batches whose columns begin anywhere",
+    _case(
+        "batch-tiles-debug", "normal", _CORNER, note="tiles of batches whose columns begin anywhere", bs=6, q_head=12,
+        s_active=5, curr_sprior=8192, d_head=16, lnc=1, debug=True,
     ),
-    Case(
-        "batch-tiles-wide-mask",
-        Config(
-            bs=6, q_head=12, s_active=5, curr_sprior=8192, full_sprior=8192, d_head=16, lnc=1, use_pos_id=True,
-            mask_dtype="float32",
-        ),
-        "normal", 0, _CORNER, "the wide mask of new tokens in a second tile of batches",
+    _case(
+        "batch-tiles-wide-mask", "normal", _CORNER, note="the wide mask of new tokens in a second tile of batches",
+        bs=6, q_head=12, s_active=5, curr_sprior=8192, d_head=16, lnc=1, use_pos_id=True, mask_dtype="float32",
     ),
-    Case(
-        "nothing-kept-debug",
-        Config(bs=1, q_head=2, s_active=1, curr_sprior=256, full_sprior=256, d_head=16, lnc=1, debug=True),
-        "poison", 0, _CORNER, "the maximum of nothing",
+    _case(
+        "nothing-kept-debug", "poison", _CORNER, note="the maximum of nothing", bs=1, q_head=2, s_active=1,
+        curr_sprior=256, d_head=16, lnc=1, debug=True,
     ),
-    Case(
-        "batches-at-128-columns",
-        Config(bs=2, q_head=8, s_active=8, curr_sprior=256, full_sprior=256, d_head=32, out_dtype="float32"),
-        "normal", 0, _CORNER, "128 columns: one short of sharding batches",
+    _case(
+        "batches-at-128-columns", "normal", _CORNER, note="128 columns: one short of sharding batches", bs=2, q_head=8,
+        s_active=8, curr_sprior=256, d_head=32, out_dtype="float32",
     ),
-    Case(
-        "batches-at-256-keys",
-        Config(bs=2, q_head=2, s_active=1, curr_sprior=256, full_sprior=256, d_head=32, debug=True),
-        "normal", 0, _CORNER, "256 keys: one step short of sharding the sequence",
+    _case(
+        "batches-at-256-keys", "normal", _CORNER, note="256 keys: one step short of sharding the sequence", bs=2,
+        q_head=2, s_active=1, curr_sprior=256, d_head=32, debug=True,
     ),
 )
 

@@ -356,56 +356,46 @@ CATALOG = (
     _case("heavy-tailed", "heavy_tailed", bias="bfloat16", **_SMALL),
     _case("subnormal", "subnormal", dtype="float16", weight_dtype="float16", **_SMALL),
     _case("nan-token", "poison", bias="bfloat16", **_SMALL),
-    # Corners of the option space: each shows a fault that no case before it shows.
-    Case(
-        "shard-2560",
-        Config(B=2, N=2, S=1, D=64, H=2560),
-        "normal", 0, _CORNER, "a shard of more than one block of columns, the last one ragged",
+    # Corners of the option space: each shows a fault that no other short case shows.
+    _case(
+        "shard-2560", "normal", _CORNER, note="a shard of more than one block of columns, the last one ragged", B=2,
+        N=2, S=1, D=64, H=2560,
     ),
-    Case(
-        "double-rows-streamed",
-        Config(B=16, N=18, S=4, D=128, H=2048, weight_dtype="float8_e4m3", quantization="STATIC"),
-        "normal", 0, _CORNER, "double rows, weights in more than one block of passes",
+    _case(
+        "double-rows-streamed", "normal", _CORNER, note="double rows, weights in more than one block of passes", B=16,
+        N=18, S=4, D=128, H=2048, weight_dtype="float8_e4m3", quantization="STATIC",
     ),
-    Case(
-        "sbuf-transposed-bias-two-tiles",
-        Config(B=8, N=2, S=4, D=64, H=2176, bias="bfloat16", transpose_out=True, out_in_sb=True),
-        "normal", 0, _CORNER, "transposed in SBUF, bias of a second PSUM tile",
+    _case(
+        "sbuf-transposed-bias-two-tiles", "normal", _CORNER, note="transposed in SBUF, bias of a second PSUM tile",
+        B=8, N=2, S=4, D=64, H=2176, bias="bfloat16", transpose_out=True, out_in_sb=True,
     ),
-    Case(
-        "double-rows-packed",
-        Config(B=64, N=4, S=1, D=64, H=512, weight_dtype="float8_e4m3", quantization="STATIC"),
-        "normal", 0, _CORNER, "double rows of packed heads",
+    _case(
+        "double-rows-packed", "normal", _CORNER, note="double rows of packed heads", B=64, N=4, S=1, D=64, H=512,
+        weight_dtype="float8_e4m3", quantization="STATIC",
     ),
-    Case(
-        "transposed-wide-bias",
-        Config(B=2, N=2, S=2, D=64, H=256, bias="float32", transpose_out=True),
-        "exact_rounding", 0, _CORNER, "transposed, a bias wider than the results",
+    _case(
+        "transposed-wide-bias", "exact_rounding", _CORNER, note="transposed, a bias wider than the results", B=2, N=2,
+        S=2, D=64, H=256, bias="float32", transpose_out=True,
     ),
-    Case(
-        "static-fp16",
-        Config(B=2, N=2, S=2, D=64, H=512, dtype="float16", weight_dtype="float8_e4m3", quantization="STATIC"),
-        "exact_rounding", 0, _CORNER, "float16 activations rounded before their clamp",
+    _case(
+        "static-fp16", "exact_rounding", _CORNER, note="float16 activations rounded before their clamp", B=2, N=2, S=2,
+        D=64, H=512, dtype="float16", weight_dtype="float8_e4m3", quantization="STATIC",
     ),
-    Case(
-        "transposed-fp16-weight",
-        Config(B=2, N=2, S=2, D=64, H=256, weight_dtype="float16", transpose_out=True),
-        "normal", 0, _CORNER, "transposed, float16 weights beside bfloat16",
+    _case(
+        "transposed-fp16-weight", "normal", _CORNER, note="transposed, float16 weights beside bfloat16", B=2, N=2, S=2,
+        D=64, H=256, weight_dtype="float16", transpose_out=True,
     ),
-    Case(
-        "double-rows-not-at-16",
-        Config(B=8, N=2, S=8, D=128, H=512, dtype="float32", weight_dtype="float8_e4m3", quantization="STATIC"),
-        "normal", 0, _CORNER, "16 groups of batches: one step short of double rows",
+    _case(
+        "double-rows-not-at-16", "normal", _CORNER, note="16 groups of batches: one step short of double rows", B=8,
+        N=2, S=8, D=128, H=512, dtype="float32", weight_dtype="float8_e4m3", quantization="STATIC",
     ),
-    Case(
-        "double-rows-at-64",
-        Config(B=64, N=2, S=1, D=128, H=512, dtype="float32", weight_dtype="float8_e4m3", quantization="STATIC"),
-        "normal", 0, _CORNER, "64 tokens: the first that take double rows",
+    _case(
+        "double-rows-at-64", "normal", _CORNER, note="64 tokens: the first that take double rows", B=64, N=2, S=1,
+        D=128, H=512, dtype="float32", weight_dtype="float8_e4m3", quantization="STATIC",
     ),
-    Case(
-        "packing-of-three",
-        Config(B=2, N=6, S=2, D=32, H=512, dtype="float32", weight_dtype="float32"),
-        "normal", 0, _CORNER, "three heads to a pass",
+    _case(
+        "packing-of-three", "normal", _CORNER, note="three heads to a pass", B=2, N=6, S=2, D=32, H=512,
+        dtype="float32", weight_dtype="float32",
     ),
 )
 

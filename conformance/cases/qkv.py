@@ -304,9 +304,10 @@ _CORNER = frozenset({"ci"})
 
 
 def _case(
-    name: str, base: Mapping[str, Any], lane: str = "normal", tags: frozenset[str] = _GOLDEN, **more: Any
-) -> Case:
-    return Case(name, Config(**{**base, **more}), lane, 0, tags)
+    name: str, base: Mapping[str, Any], lane: str = "normal", tags: frozenset[str] = _GOLDEN, note: str = "",
+    **more: Any,
+) -> Case:  # fmt: skip
+    return Case(name, Config(**{**base, **more}), lane, 0, tags, note)
 
 
 _LLAMA: dict[str, Any] = {
@@ -322,6 +323,7 @@ _STATIC: dict[str, Any] = {"quantization": "STATIC", "weight_dtype": FP8, "bias"
 _BLOCKS: dict[str, Any] = {"kv_cache": "BLOCK", "kv_dtype": FP8, "block_size": 16, "num_blocks": 12}
 _ROPE: dict[str, Any] = {"fused_rope": True, "rope_dtype": "bfloat16"}
 _MX8: dict[str, Any] = {"quantization": "MX", "weight_dtype": MX_WEIGHT, "generation": "gen4"}
+_ONE_HEAD: dict[str, Any] = {"d_head": 128, "num_q_heads": 1, "num_kv_heads": 1}
 
 CATALOG = (
     _case("decode-b4", _LLAMA, tags=_CHECK, B=4, S=1),
@@ -368,135 +370,93 @@ CATALOG = (
     _case("cte-one-sided", _CTE, "one_sided", _CI),
     _case("cte-nan-token", {**_CTE, **_RMS}, "poison"),
     _case("cte-heavy", {**_CTE, **_RMS}, "heavy_tailed"),
-    # Corners of the option space: each shows a fault that no case before it shows.
-    Case(
-        "cte-static-streamed",
-        Config(
-            B=1, S=97, H=3584, I=4096, weight_dtype="float8_e4m3", quantization="STATIC", d_head=128, num_q_heads=30,
-            num_kv_heads=1,
-        ),
-        "normal", 0, _CORNER, "FP8 weights in more than one block",
+    # Corners of the option space: each shows a fault that no other short case shows.
+    _case(
+        "cte-static-streamed", {}, "normal", _CORNER, note="FP8 weights in more than one block", B=1, S=97, H=3584,
+        I=4096, weight_dtype="float8_e4m3", quantization="STATIC", d_head=128, num_q_heads=30, num_kv_heads=1,
     ),
-    Case(
-        "cte-mx-streamed",
-        Config(B=1, S=97, H=3072, I=4096, weight_dtype="float8_e4m3fn_x4", quantization="MX", generation="gen4"),
-        "normal", 0, _CORNER, "MX weights and scales in more than one block",
+    _case(
+        "cte-mx-streamed", {}, "normal", _CORNER, note="MX weights and scales in more than one block", B=1, S=97,
+        H=3072, I=4096, weight_dtype="float8_e4m3fn_x4", quantization="MX", generation="gen4",
     ),
-    Case("cte-streamed", Config(B=1, S=97, H=2048, I=4096), "normal", 0, _CORNER, "weights in more than one block"),
-    Case(
-        "cte-wide-hidden",
-        Config(B=4, S=100, H=8064, I=1024),
-        "normal", 0, _CORNER, "so wide a hidden state that few tiles of tokens stay together",
+    _case("cte-streamed", {}, "normal", _CORNER, note="weights in more than one block", B=1, S=97, H=2048, I=4096),
+    _case(
+        "cte-wide-hidden", {}, "normal", _CORNER, note="so wide a hidden state that few tiles of tokens stay together",
+        B=4, S=100, H=8064, I=1024,
     ),
-    Case(
-        "cte-fp8-max-alone",
-        Config(
-            B=1, S=100, H=256, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT", max_seq_len=100,
-            kv_dtype="float8_e4m3", fp8_max=100.0,
-        ),
-        "normal", 0, _CORNER, "an upper limit of the cache without a lower one",
+    _case(
+        "cte-fp8-max-alone", _ONE_HEAD, "normal", _CORNER, note="an upper limit of the cache without a lower one", B=1,
+        S=100, H=256, I=384, kv_cache="FLAT", max_seq_len=100, kv_dtype="float8_e4m3", fp8_max=100.0,
     ),
-    Case(
-        "cte-fp8-min-alone",
-        Config(
-            B=1, S=100, H=256, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT", max_seq_len=100,
-            kv_dtype="float8_e4m3", fp8_min=-100.0,
-        ),
-        "normal", 0, _CORNER, "a lower limit of the cache without an upper one",
+    _case(
+        "cte-fp8-min-alone", _ONE_HEAD, "normal", _CORNER, note="a lower limit of the cache without an upper one", B=1,
+        S=100, H=256, I=384, kv_cache="FLAT", max_seq_len=100, kv_dtype="float8_e4m3", fp8_min=-100.0,
     ),
-    Case(
-        "cte-e5m2-heavy",
-        Config(
-            B=1, S=100, H=256, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT", max_seq_len=100,
-            kv_dtype="float8_e5m2",
-        ),
-        "heavy_tailed", 0, _CORNER, "values near the largest of float8_e5m2",
+    _case(
+        "cte-e5m2-heavy", _ONE_HEAD, "heavy_tailed", _CORNER, note="values near the largest of float8_e5m2", B=1,
+        S=100, H=256, I=384, kv_cache="FLAT", max_seq_len=100, kv_dtype="float8_e5m2",
     ),
-    Case(
-        "cte-flat-two-tiles",
-        Config(
-            B=2, S=200, H=128, I=384, d_head=128, num_q_heads=1, num_kv_heads=1, kv_cache="FLAT",
-            kv_dtype="float8_e4m3", max_seq_len=200,
-        ),
-        "normal", 0, _CORNER, "a flat cache that takes two tiles of one sequence",
+    _case(
+        "cte-flat-two-tiles", _ONE_HEAD, "normal", _CORNER, note="a flat cache that takes two tiles of one sequence",
+        B=2, S=200, H=128, I=384, kv_cache="FLAT", kv_dtype="float8_e4m3", max_seq_len=200,
     ),
-    Case(
-        "cte-layer-norm-ragged",
-        Config(B=1, S=100, H=640, I=128, norm="LAYER_NORM", gamma="bfloat16"),
-        "normal", 0, _CORNER, "LayerNorm over a last piece shorter than the others",
+    _case(
+        "cte-layer-norm-ragged", {}, "normal", _CORNER, note="LayerNorm over a last piece shorter than the others",
+        B=1, S=100, H=640, I=128, norm="LAYER_NORM", gamma="bfloat16",
     ),
-    Case(
-        "cte-rope-two-kv-heads",
-        Config(
-            B=1, S=100, H=256, I=640, fused_rope=True, rope_dtype="bfloat16", output_layout="NBSd", d_head=128,
-            num_q_heads=1, num_kv_heads=2,
-        ),
-        "normal", 0, _CORNER, "RoPE of several key heads in layout NBSd",
+    _case(
+        "cte-rope-two-kv-heads", {}, "normal", _CORNER, note="RoPE of several key heads in layout NBSd", B=1, S=100,
+        H=256, I=640, fused_rope=True, rope_dtype="bfloat16", output_layout="NBSd", d_head=128, num_q_heads=1,
+        num_kv_heads=2,
     ),
-    Case(
-        "cte-skip-gamma-hidden",
-        Config(B=1, S=100, H=256, I=128, norm="RMS_NORM_SKIP_GAMMA", hidden_actual=200),
-        "normal", 0, _CORNER, "a mean over fewer elements than there are, without gamma",
+    _case(
+        "cte-skip-gamma-hidden", {}, "normal", _CORNER,
+        note="a mean over fewer elements than there are, without gamma", B=1, S=100, H=256, I=128,
+        norm="RMS_NORM_SKIP_GAMMA", hidden_actual=200,
     ),
-    Case(
-        "cte-layer-norm-no-dma",
-        Config(
-            B=1, S=100, H=256, I=128, norm="LAYER_NORM", gamma="bfloat16", beta="bfloat16",
-            load_input_with_DMA_transpose=False,
-        ),
-        "normal", 0, _CORNER, "LayerNorm with beta where the tensor engine transposes",
+    _case(
+        "cte-layer-norm-no-dma", {}, "normal", _CORNER, note="LayerNorm with beta where the tensor engine transposes",
+        B=1, S=100, H=256, I=128, norm="LAYER_NORM", gamma="bfloat16", beta="bfloat16",
+        load_input_with_DMA_transpose=False,
     ),
-    Case(
-        "cte-mx-layer-norm",
-        Config(
-            B=1, S=100, H=512, I=128, weight_dtype="float8_e4m3fn_x4", quantization="MX", norm="LAYER_NORM",
-            gamma="bfloat16", beta="bfloat16", generation="gen4",
-        ),
-        "normal", 0, _CORNER, "LayerNorm in front of MX",
+    _case(
+        "cte-mx-layer-norm", {}, "normal", _CORNER, note="LayerNorm in front of MX", B=1, S=100, H=512, I=128,
+        weight_dtype="float8_e4m3fn_x4", quantization="MX", norm="LAYER_NORM", gamma="bfloat16", beta="bfloat16",
+        generation="gen4",
     ),
-    Case(
-        "tkg-norm-steps-residual",
-        Config(B=128, S=1, H=4224, I=128, fused_residual_add=True, norm="RMS_NORM", gamma="bfloat16"),
-        "normal", 0, _CORNER, "tokens normalised in several steps, residual kept",
+    _case(
+        "tkg-norm-steps-residual", {}, "normal", _CORNER, note="tokens normalised in several steps, residual kept",
+        B=128, S=1, H=4224, I=128, fused_residual_add=True, norm="RMS_NORM", gamma="bfloat16",
     ),
-    Case(
-        "tkg-norm-steps-hidden",
-        Config(B=128, S=1, H=4224, I=128, norm="RMS_NORM", gamma="bfloat16", hidden_actual=2000),
-        "normal", 0, _CORNER, "tokens normalised in several steps, mean over fewer elements",
+    _case(
+        "tkg-norm-steps-hidden", {}, "normal", _CORNER,
+        note="tokens normalised in several steps, mean over fewer elements", B=128, S=1, H=4224, I=128,
+        norm="RMS_NORM", gamma="bfloat16", hidden_actual=2000,
     ),
-    Case(
-        "tkg-32-tokens",
-        Config(B=32, S=1, H=512, I=256),
-        "exact_rounding", 0, _CORNER, "32 tokens: the last with four groups",
+    _case(
+        "tkg-32-tokens", {}, "exact_rounding", _CORNER, note="32 tokens: the last with four groups", B=32, S=1, H=512,
+        I=256,
     ),
-    Case("tkg-64-tokens", Config(B=64, S=1, H=512, I=256), "normal", 0, _CORNER, "64 tokens: the last with two groups"),
-    Case(
-        "tkg-ragged-groups",
-        Config(B=2, S=1, H=2816, I=256),
-        "heavy_tailed", 0, _CORNER, "a last block of tiles that its groups do not divide",
+    _case("tkg-64-tokens", {}, "normal", _CORNER, note="64 tokens: the last with two groups", B=64, S=1, H=512, I=256),
+    _case(
+        "tkg-ragged-groups", {}, "heavy_tailed", _CORNER, note="a last block of tiles that its groups do not divide",
+        B=2, S=1, H=2816, I=256,
     ),
-    Case(
-        "tkg-96",
-        Config(B=1, S=96, H=512, I=256, bias="bfloat16"),
-        "normal", 0, _CORNER, "96 tokens of a sequence: the last that decode takes",
+    _case(
+        "tkg-96", {}, "normal", _CORNER, note="96 tokens of a sequence: the last that decode takes", B=1, S=96, H=512,
+        I=256, bias="bfloat16",
     ),
-    Case(
-        "tkg-128-tokens",
-        Config(B=2, S=64, H=512, I=256),
-        "normal", 0, _CORNER, "128 tokens: the last that decode takes",
+    _case(
+        "tkg-128-tokens", {}, "normal", _CORNER, note="128 tokens: the last that decode takes", B=2, S=64, H=512,
+        I=256,
     ),
-    Case(
-        "tkg-residual-order",
-        Config(B=2, S=1, H=512, I=256, dtype="float32", weight_dtype="float32", fused_residual_add=True),
-        "normal", 0, _CORNER, "the order in which residuals are added",
+    _case(
+        "tkg-residual-order", {}, "normal", _CORNER, note="the order in which residuals are added", B=2, S=1, H=512,
+        I=256, dtype="float32", weight_dtype="float32", fused_residual_add=True,
     ),
-    Case(
-        "cte-static-eps",
-        Config(
-            B=1, S=100, H=256, I=384, weight_dtype="float8_e4m3", quantization="STATIC", norm="RMS_NORM_SKIP_GAMMA",
-            norm_eps=0.3, d_head=128, num_q_heads=1, num_kv_heads=1,
-        ),
-        "normal", 0, _CORNER, "an eps that is no bfloat16",
+    _case(
+        "cte-static-eps", _ONE_HEAD, "normal", _CORNER, note="an eps that is no bfloat16", B=1, S=100, H=256, I=384,
+        weight_dtype="float8_e4m3", quantization="STATIC", norm="RMS_NORM_SKIP_GAMMA", norm_eps=0.3,
     ),
 )
 

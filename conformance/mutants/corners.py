@@ -1,4 +1,4 @@
-"""Faults in the corners of the option spaces: each shows in one situation, and was missed by every case before it.
+"""Faults in the corners of the option spaces: each shows in one situation, and no other short case shows it.
 
 They were made without a look at the other catalogs, by someone who wanted to get past the suite; the cases that reveal
 them stand at the end of each kernel's catalog. Of the same making are eight detours, such as another size from which

@@ -497,7 +497,7 @@ LOAD_REFUSED: tuple[tuple[str, Any, str], ...] = (
 
 
 @nki.jit
-def load_alone(  # type: ignore[no-untyped-def]
+def load_alone(  # type: ignore[no-untyped-def]  # kernels carry no annotations
     k_cache, v_cache, block_tables, k_sbuf, v_sbuf, b_i, h_i, block_table_offset, num_blocks, k_pre_transposed
 ):
     """load_kv_cache into one tile of keys and one of values, which come back."""
